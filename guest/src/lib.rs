@@ -1,0 +1,13 @@
+//! The sync logic of Syncline, as a plain library over what a host gives ([`imports`]).
+//!
+//! One room per protocol; shared rooms beside them. A protocol room never knows another protocol, a host or a
+//! database product. `component/` turns this library into the WASI component that hosts run.
+
+pub mod contract;
+pub mod encoding;
+pub mod imports;
+pub mod registry;
+pub mod secrets;
+pub mod secsync;
+pub mod settings;
+pub mod sql;

@@ -1,0 +1,99 @@
+//! Settings of a mount: JSON objects whose keys may be spelt in snake_case or camelCase, unknown ones refused by name.
+
+use serde_json::{Map, Value};
+
+/// A JSON object that is taken apart key by key; every problem is noted with the path of its key.
+pub struct Settings {
+    path: String,
+    left: Map<String, Value>,
+    /// What was wrong, one line a problem.
+    pub problems: Vec<String>,
+}
+
+impl Settings {
+    /// Parses the settings of a mount. Anything but an object is a problem of the whole.
+    pub fn parse(text: &str) -> Result<Self, Vec<String>> {
+        match serde_json::from_str(text) {
+            Ok(Value::Object(left)) => Ok(Self { path: String::new(), left, problems: Vec::new() }),
+            Ok(_) => Err(vec!["settings: must be an object".into()]),
+            Err(error) => Err(vec![format!("settings: {error}")]),
+        }
+    }
+
+    /// An object inside settings, at `path`.
+    pub fn nested(path: &str, left: Map<String, Value>) -> Self {
+        Self { path: format!("{path}."), left, problems: Vec::new() }
+    }
+
+    /// Takes a key out, under its own name, in the other spelling, or by an alias.
+    pub fn take(&mut self, key: &str, aliases: &[&str]) -> Option<Value> {
+        let camel = camel_case(key);
+        let mut found = None;
+        for name in [key, camel.as_str()].into_iter().chain(aliases.iter().copied()) {
+            if let Some(value) = self.left.remove(name) {
+                if found.is_some() {
+                    self.problem(key, "is given twice, in two spellings");
+                }
+                found = Some(value);
+            }
+        }
+        found
+    }
+
+    /// Takes a key as a type; a value that does not fit is a problem and counts as absent.
+    pub fn take_as<T: serde::de::DeserializeOwned>(&mut self, key: &str, aliases: &[&str]) -> Option<T> {
+        let value = self.take(key, aliases)?;
+        match serde_json::from_value(value) {
+            Ok(value) => Some(value),
+            Err(error) => {
+                self.problem(key, &error.to_string());
+                None
+            }
+        }
+    }
+
+    /// Notes a problem of a key.
+    pub fn problem(&mut self, key: &str, what: &str) {
+        self.problems.push(format!("{}{key}: {what}", self.path));
+    }
+
+    /// Ends the reading: what is left is unknown.
+    pub fn finish(mut self) -> Vec<String> {
+        for key in self.left.keys() {
+            self.problems.push(format!("{}{key}: unknown key", self.path));
+        }
+        self.problems
+    }
+}
+
+/// `max_frame_bytes` as `maxFrameBytes`.
+fn camel_case(key: &str) -> String {
+    let mut out = String::with_capacity(key.len());
+    let mut upper = false;
+    for character in key.chars() {
+        if character == '_' {
+            upper = true;
+        } else if upper {
+            out.extend(character.to_uppercase());
+            upper = false;
+        } else {
+            out.push(character);
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_spellings_are_one_key_and_unknown_keys_are_named() {
+        let mut settings = Settings::parse(r#"{"maxFrameBytes": 3, "colour": 1}"#).unwrap();
+        assert_eq!(settings.take_as::<u64>("max_frame_bytes", &[]), Some(3));
+        assert_eq!(settings.finish(), ["colour: unknown key"]);
+        let mut twice = Settings::parse(r#"{"a_b": 1, "aB": 2}"#).unwrap();
+        twice.take("a_b", &[]);
+        assert_eq!(twice.finish(), ["a_b: is given twice, in two spellings"]);
+    }
+}

@@ -1,0 +1,365 @@
+//! Configuration: one file (TOML, or JSON of the same shape), environment variables over it, flags over those.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use crate::executor::sqlite::{SqliteExecutor, SqliteSettings};
+use crate::pubsub::memory::MemoryPubSub;
+use crate::runtime::{Backends, MountSettings, RuntimeSettings};
+use crate::server::ServerSettings;
+use crate::storage::Storage;
+use crate::storage::files::FileObjects;
+use crate::storage::memory::{MemoryKeyValue, MemoryObjects};
+use crate::storage::sqlite::SqliteKeyValue;
+
+/// The configuration that serves when none is given: every protocol at its default path.
+const DEMONSTRATION: &str = include_str!("demonstration.toml");
+
+/// Why a configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A file cannot be read.
+    #[error("{path}: {error}")]
+    Read {
+        /// The file.
+        path: String,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// The text is not valid, or has an unknown key; the message names it.
+    #[error("{path}: {message}")]
+    Parse {
+        /// The file.
+        path: String,
+        /// What is wrong, and where.
+        message: String,
+    },
+    /// A value does not make sense.
+    #[error("{key}: {message}")]
+    Value {
+        /// The key.
+        key: String,
+        /// What is wrong.
+        message: String,
+    },
+    /// A backend does not open.
+    #[error("{key} {value:?}: {message}")]
+    Backend {
+        /// The key.
+        key: &'static str,
+        /// What it was set to.
+        value: String,
+        /// Why.
+        message: String,
+    },
+}
+
+/// The whole configuration.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Address of the main listener.
+    pub listen: String,
+    /// Folder of the embedded defaults.
+    pub data: PathBuf,
+    /// `sqlite:FOLDER`; default: in `data`.
+    pub executor: Option<String>,
+    /// Where objects and key-value facts are.
+    pub storage: StorageConfig,
+    /// `memory:`.
+    pub pubsub: String,
+    /// Opens what is meant for whoever runs the server.
+    pub admin_token: Option<String>,
+    /// What is logged, and how.
+    pub log: LogConfig,
+    /// The mounts.
+    #[serde(rename = "mount")]
+    pub mounts: Vec<MountConfig>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: "127.0.0.1:8787".into(),
+            data: "./data".into(),
+            executor: None,
+            storage: StorageConfig::default(),
+            pubsub: "memory:".into(),
+            admin_token: None,
+            log: LogConfig::default(),
+            mounts: Vec::new(),
+        }
+    }
+}
+
+/// Where objects and key-value facts are.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StorageConfig {
+    /// `file:FOLDER` or `memory:`; default: files in `data`.
+    pub objects: Option<String>,
+    /// `sqlite:FOLDER` or `memory:`; default: SQLite in `data`.
+    pub keyvalue: Option<String>,
+}
+
+/// What is logged, and how.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogConfig {
+    /// `pretty` or `json`.
+    pub format: LogFormat,
+    /// A level, or directives such as `info,syncline::component=debug`.
+    pub level: String,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self { format: LogFormat::Pretty, level: "info".into() }
+    }
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Pretty,
+    /// One JSON object a line.
+    Json,
+}
+
+/// One mount.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MountConfig {
+    /// Data namespace and label of its metrics; default: the protocol's name.
+    pub name: Option<String>,
+    /// The protocol.
+    pub protocol: String,
+    /// Where it is served; default: the protocol's own path.
+    pub path: Option<String>,
+    /// A listener of its own.
+    pub listen: Option<String>,
+    /// An app component.
+    pub app: Option<PathBuf>,
+    /// The protocol's settings.
+    pub settings: Option<Map<String, Value>>,
+    /// A JSON file with the protocol's settings.
+    pub settings_file: Option<PathBuf>,
+}
+
+/// What environment variables or flags say over a file.
+#[derive(Clone, Debug, Default)]
+pub struct Overrides {
+    /// `listen`.
+    pub listen: Option<String>,
+    /// `data`.
+    pub data: Option<PathBuf>,
+    /// `executor`.
+    pub executor: Option<String>,
+    /// `storage.objects`.
+    pub objects: Option<String>,
+    /// `storage.keyvalue`.
+    pub keyvalue: Option<String>,
+    /// `pubsub`.
+    pub pubsub: Option<String>,
+    /// `admin_token`.
+    pub admin_token: Option<String>,
+    /// `log.format`.
+    pub log_format: Option<LogFormat>,
+    /// `log.level`.
+    pub log_level: Option<String>,
+}
+
+impl Config {
+    /// The demonstration configuration.
+    pub fn demonstration() -> Result<Self, ConfigError> {
+        Self::parse(DEMONSTRATION, Path::new("the built-in configuration.toml"))
+    }
+
+    /// Reads a file: JSON where its name ends in `.json`, else TOML. Files that it names are looked for beside it.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let mut config = Self::parse(&read(path)?, path)?;
+        let folder = path.parent().unwrap_or_else(|| Path::new("."));
+        for mount in &mut config.mounts {
+            for file in [&mut mount.settings_file, &mut mount.app].into_iter().flatten() {
+                *file = folder.join(&*file);
+            }
+        }
+        Ok(config)
+    }
+
+    fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        let json = path.extension().is_some_and(|extension| extension == "json");
+        let parsed = if json {
+            serde_json::from_str(text).map_err(|error| error.to_string())
+        } else {
+            toml::from_str(text).map_err(|error| error.to_string())
+        };
+        parsed.map_err(|message| ConfigError::Parse { path: path.display().to_string(), message })
+    }
+
+    /// Lets something else have the last word.
+    pub fn overridden(mut self, by: Overrides) -> Self {
+        let Overrides { listen, data, executor, objects, keyvalue, pubsub, admin_token, log_format, log_level } = by;
+        self.listen = listen.unwrap_or(self.listen);
+        self.data = data.unwrap_or(self.data);
+        self.executor = executor.or(self.executor);
+        self.storage.objects = objects.or(self.storage.objects);
+        self.storage.keyvalue = keyvalue.or(self.storage.keyvalue);
+        self.pubsub = pubsub.unwrap_or(self.pubsub);
+        self.admin_token = admin_token.or(self.admin_token);
+        self.log.format = log_format.unwrap_or(self.log.format);
+        self.log.level = log_level.unwrap_or(self.log.level);
+        self
+    }
+
+    /// The mounts with their settings read.
+    pub fn mount_settings(&self) -> Result<Vec<MountSettings>, ConfigError> {
+        self.mounts.iter().enumerate().map(|(index, mount)| mount.resolve(index, &self.listen)).collect()
+    }
+
+    /// How the run time is set.
+    pub fn runtime_settings(&self) -> RuntimeSettings {
+        RuntimeSettings { cache: Some(self.data.join("cache")), ..RuntimeSettings::default() }
+    }
+
+    /// How the server is set.
+    pub fn server_settings(&self) -> Result<ServerSettings, ConfigError> {
+        if self.admin_token.as_deref() == Some("") {
+            return Err(ConfigError::Value { key: "admin_token".into(), message: "must not be empty".into() });
+        }
+        Ok(ServerSettings { listen: self.listen.clone(), admin_token: self.admin_token.clone() })
+    }
+
+    /// Opens the backends.
+    pub async fn open_backends(&self) -> Result<Backends, ConfigError> {
+        let data = &self.data;
+        std::fs::create_dir_all(data).map_err(|error| ConfigError::Read { path: data.display().to_string(), error })?;
+        let executor = self.executor.clone().unwrap_or_else(|| format!("sqlite:{}", data.display()));
+        let opened = match split(&executor) {
+            ("sqlite", folder) => SqliteExecutor::start(SqliteSettings::new(folder)).await.map_err(|error| error.to_string()),
+            _ => Err("is not one of sqlite:FOLDER".into()),
+        };
+        let opened = opened.map_err(|message| ConfigError::Backend { key: "executor", value: without_secrets(&executor), message })?;
+        Ok(Backends { executor: Arc::new(opened), storage: self.open_storage().await?, pubsub: self.open_pubsub()? })
+    }
+
+    async fn open_storage(&self) -> Result<Storage, ConfigError> {
+        let objects_at = self.storage.objects.clone().unwrap_or_else(|| format!("file:{}", self.data.join("objects").display()));
+        let objects: Arc<dyn crate::storage::Objects> = match split(&objects_at) {
+            ("file", folder) => Arc::new(FileObjects::open(folder).await.map_err(|error| backend("storage.objects", &objects_at, &error))?),
+            ("memory", _) => Arc::new(MemoryObjects::default()),
+            _ => return Err(backend("storage.objects", &objects_at, &"is not one of file:FOLDER, memory:")),
+        };
+        let keyvalue_at = self.storage.keyvalue.clone().unwrap_or_else(|| format!("sqlite:{}", self.data.display()));
+        let keyvalue: Arc<dyn crate::storage::KeyValue> = match split(&keyvalue_at) {
+            ("sqlite", folder) => {
+                Arc::new(SqliteKeyValue::open(folder).await.map_err(|error| backend("storage.keyvalue", &keyvalue_at, &error))?)
+            }
+            ("memory", _) => Arc::new(MemoryKeyValue::default()),
+            _ => return Err(backend("storage.keyvalue", &keyvalue_at, &"is not one of sqlite:FOLDER, memory:")),
+        };
+        Ok(Storage { keyvalue, objects })
+    }
+
+    fn open_pubsub(&self) -> Result<Arc<dyn crate::pubsub::PubSub>, ConfigError> {
+        match split(&self.pubsub) {
+            ("memory", "") => Ok(Arc::new(MemoryPubSub::default())),
+            _ => Err(backend("pubsub", &self.pubsub, &"is not one of memory:")),
+        }
+    }
+}
+
+impl MountConfig {
+    fn resolve(&self, index: usize, main_listen: &str) -> Result<MountSettings, ConfigError> {
+        let key = |key: &str| format!("mount[{index}].{key}");
+        let mut settings = match (&self.settings, &self.settings_file) {
+            (Some(_), Some(_)) => {
+                return Err(ConfigError::Value { key: key("settings_file"), message: "cannot be given beside `settings`".into() });
+            }
+            (Some(settings), None) => settings.clone(),
+            (None, Some(path)) => serde_json::from_str(&read(path)?)
+                .map_err(|error| ConfigError::Parse { path: path.display().to_string(), message: error.to_string() })?,
+            (None, None) => Map::new(),
+        };
+        if let Some(path) = &self.path {
+            for name in ["path", "basePath", "base_path", "syncPath", "sync_path"] {
+                if settings.get(name).is_some_and(|other| other != path.as_str()) {
+                    return Err(ConfigError::Value { key: key("path"), message: format!("{path:?} is not what `settings.{name}` says") });
+                }
+            }
+            settings.insert("path".into(), Value::String(path.clone()));
+        }
+        Ok(MountSettings {
+            name: self.name.clone().unwrap_or_else(|| self.protocol.clone()),
+            protocol: self.protocol.clone(),
+            settings,
+            app: self.app.clone(),
+            listen: self.listen.clone().unwrap_or_else(|| main_listen.to_owned()),
+        })
+    }
+}
+
+fn read(path: &Path) -> Result<String, ConfigError> {
+    std::fs::read_to_string(path).map_err(|error| ConfigError::Read { path: path.display().to_string(), error })
+}
+
+fn split(url: &str) -> (&str, &str) {
+    url.split_once(':').unwrap_or((url, ""))
+}
+
+fn backend(key: &'static str, value: &str, error: &dyn std::fmt::Display) -> ConfigError {
+    ConfigError::Backend { key, value: without_secrets(value), message: error.to_string() }
+}
+
+/// A URL without user and password.
+fn without_secrets(url: &str) -> String {
+    match (url.find("://"), url.rfind('@')) {
+        (Some(scheme), Some(at)) if at > scheme => format!("{}…{}", &url[..scheme + 3], &url[at..]),
+        _ => url.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_key_is_refused_by_name() {
+        for text in ["lisen = \"x\"", "[storage]\nobject = \"x\"", "[[mount]]\nprotocol = \"secsync\"\ncolour = 1"] {
+            let message = Config::parse(text, Path::new("a.toml")).unwrap_err().to_string();
+            assert!(message.contains("unknown field"), "{message}");
+        }
+        assert!(Config::parse(r#"{"listen": 1}"#, Path::new("a.json")).is_err());
+    }
+
+    #[test]
+    fn toml_and_json_have_the_same_shape_and_overrides_win() {
+        let from_toml = Config::parse("listen = \"127.0.0.1:1\"\n[[mount]]\nprotocol = \"secsync\"\n", Path::new("a.toml")).unwrap();
+        let from_json = Config::parse(r#"{"listen":"127.0.0.1:1","mount":[{"protocol":"secsync"}]}"#, Path::new("a.json")).unwrap();
+        assert_eq!(format!("{from_toml:?}"), format!("{from_json:?}"));
+        let overridden = from_json.overridden(Overrides { listen: Some("127.0.0.1:2".into()), ..Overrides::default() });
+        assert_eq!(overridden.listen, "127.0.0.1:2");
+        assert_eq!(overridden.mount_settings().unwrap()[0].listen, "127.0.0.1:2");
+    }
+
+    #[test]
+    fn a_path_that_is_said_twice_must_be_the_same() {
+        let config = |path| {
+            let text = format!("[[mount]]\nprotocol = \"secsync\"\npath = \"/a\"\nsettings = {{ path = \"{path}\" }}");
+            Config::parse(&text, Path::new("a.toml")).unwrap().mount_settings()
+        };
+        assert!(config("/a").is_ok());
+        assert!(config("/b").unwrap_err().to_string().starts_with("mount[0].path"));
+    }
+
+    #[test]
+    fn passwords_of_backends_are_not_shown() {
+        assert_eq!(without_secrets("postgres://me:secret@db/x"), "postgres://…@db/x");
+        assert_eq!(without_secrets("sqlite:./a@b"), "sqlite:./a@b");
+    }
+}

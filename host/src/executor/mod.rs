@@ -1,0 +1,192 @@
+//! `executor`: SQL for the component, one file per backend.
+//!
+//! [`Executor`] is an embedding interface: a program that uses the host as a library may bring its own. The shapes
+//! ([`Statement`], [`RowSet`] …) are those of the contract, `wit/deps/host/executor.wit`.
+//!
+//! Durability comes in *groups*. `commit` returns as soon as a transaction is part of a group; the host holds back
+//! everything that rests on the group until the executor reports it [`GroupObserver::settled`].
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+pub mod durable;
+pub mod group;
+pub mod sqlite;
+
+/// A database of a mount. Names come from the component and are private to the mount.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct DatabaseName {
+    /// The mount; `syncline` is the host's own.
+    pub mount: String,
+    /// The component's name for it: any text, to be encoded where a backend has rules for names.
+    pub name: String,
+}
+
+/// How the statements of a database are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    /// Placeholders are `?`.
+    Sqlite,
+    /// Placeholders are `$1`, `$2` …
+    Postgres,
+}
+
+/// What a component must know before it writes statements.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DatabaseInfo {
+    /// The dialect.
+    pub dialect: Dialect,
+    /// Goes before every table and index name; empty where the database is the name's own.
+    pub table_prefix: String,
+}
+
+/// An SQL value.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value {
+    /// NULL.
+    Null,
+    /// A 64-bit integer.
+    Integer(i64),
+    /// A double.
+    Real(f64),
+    /// Text.
+    Text(String),
+    /// Bytes.
+    Blob(Vec<u8>),
+}
+
+/// One statement and its parameters.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Statement {
+    /// Exactly one statement.
+    pub sql: String,
+    /// In the order of the placeholders.
+    pub parameters: Vec<Value>,
+}
+
+/// What a statement gave.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RowSet {
+    /// Column names.
+    pub columns: Vec<String>,
+    /// The rows.
+    pub rows: Vec<Vec<Value>>,
+    /// Rows changed by INSERT, UPDATE, DELETE.
+    pub changed: u64,
+    /// More rows exist than the limit let through.
+    pub truncated: bool,
+}
+
+/// Which kind of constraint refused a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConstraintKind {
+    /// UNIQUE or PRIMARY KEY.
+    Unique,
+    /// FOREIGN KEY.
+    ForeignKey,
+    /// NOT NULL.
+    NotNull,
+    /// CHECK.
+    Check,
+    /// Any other.
+    Other,
+}
+
+/// Why a database did not do what it was asked. One variant per decision of the caller.
+#[derive(Clone, Debug, thiserror::Error, PartialEq)]
+pub enum ExecutorError {
+    /// Nothing happened (deadlock, serialization failure): the whole call is run again.
+    #[error("the transaction was aborted and may be run again")]
+    Aborted,
+    /// A constraint refused the change.
+    #[error("a constraint refused the change: {1}")]
+    Constraint(ConstraintKind, String),
+    /// The statement is wrong.
+    #[error("the statement is not valid: {0}")]
+    InvalidStatement(String),
+    /// Rows, bytes, time of an open transaction, or disk.
+    #[error("a limit was reached: {0}")]
+    Limit(String),
+    /// Away, or broken.
+    #[error("the database is unavailable: {0}")]
+    Unavailable(String),
+}
+
+/// Opens databases by name.
+#[async_trait]
+pub trait Executor: Send + Sync + 'static {
+    /// Opens a database, creating it where there is none. The host asks once per name and keeps what it gets, so a
+    /// backend that closes idle files does so behind its [`Database`]. `observer` is told of every group.
+    async fn open(&self, name: &DatabaseName, observer: Arc<dyn GroupObserver>) -> Result<Arc<dyn Database>, ExecutorError>;
+
+    /// Whether the backend works right now (asked by `/readyz`): a real write and read, not a guess.
+    async fn ready(&self) -> Result<(), ExecutorError>;
+
+    /// The host stops: every open group is settled when this returns.
+    async fn close(&self);
+}
+
+/// Learns which groups became durable.
+pub trait GroupObserver: Send + Sync {
+    /// Called once per group of a database, in the order of groups. Not durable: the group is lost, none of its
+    /// transactions happened, and no later transaction has seen them. It returns soon and never calls back into the executor.
+    fn settled(&self, database: &DatabaseName, group: u64, durable: bool);
+}
+
+/// One database.
+#[async_trait]
+pub trait Database: Send + Sync {
+    /// Dialect and table prefix.
+    fn info(&self) -> DatabaseInfo;
+
+    /// A consistent view of what is durable.
+    async fn snapshot(&self) -> Result<Box<dyn Snapshot>, ExecutorError>;
+
+    /// Waits until this caller is the only writer. The transaction sees everything committed before it, durable or not.
+    async fn begin(&self) -> Result<Box<dyn Transaction>, ExecutorError>;
+}
+
+/// A consistent view over any number of queries; dropping it ends it.
+#[async_trait]
+pub trait Snapshot: Send {
+    /// Runs a query. At most `row_limit` rows come back.
+    async fn query(&mut self, statement: &Statement, row_limit: Option<u32>) -> Result<RowSet, ExecutorError>;
+}
+
+/// Told the number of the group that a transaction ended in.
+///
+/// Called within `commit` or `rollback`, before any later transaction of the database can end: the order of these
+/// calls is the commit order.
+pub type Ended<'a> = &'a mut (dyn FnMut(u64) + Send);
+
+/// The open transaction of a database; dropping it rolls back.
+#[async_trait]
+pub trait Transaction: Send {
+    /// Runs a statement. At most `row_limit` rows come back.
+    async fn execute(&mut self, statement: &Statement, row_limit: Option<u32>) -> Result<RowSet, ExecutorError>;
+
+    /// Runs several in order, up to the first error.
+    async fn execute_batch(&mut self, statements: &[Statement]) -> Result<Vec<RowSet>, ExecutorError> {
+        let mut results = Vec::with_capacity(statements.len());
+        for statement in statements {
+            results.push(self.execute(statement, None).await?);
+        }
+        Ok(results)
+    }
+
+    /// Marks a point to go back to; numbers grow.
+    async fn savepoint(&mut self) -> Result<u32, ExecutorError>;
+
+    /// Forgets a savepoint and those after it, keeping the changes.
+    async fn release(&mut self, savepoint: u32) -> Result<(), ExecutorError>;
+
+    /// Undoes everything since a savepoint, which stays; those after it are gone.
+    async fn rollback_to(&mut self, savepoint: u32) -> Result<(), ExecutorError>;
+
+    /// Makes the transaction part of the current group. After an error nothing happened.
+    async fn commit(self: Box<Self>, ended: Ended<'_>) -> Result<(), ExecutorError>;
+
+    /// Undoes the transaction. What it saw may rest on the current group, so it has a place in the order too.
+    async fn rollback(self: Box<Self>, ended: Ended<'_>);
+}

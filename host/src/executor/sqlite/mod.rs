@@ -1,0 +1,319 @@
+//! SQLite: one file per database under a data folder, `<data>/<mount>/<name>.sqlite`.
+//!
+//! * One writer per file, write-ahead log, `synchronous = FULL`. The transactions of components are savepoints within
+//!   an outer transaction, the *group*; its one COMMIT makes all of them durable ([`super::group`] decides when).
+//! * Readers have connections of their own and see what is durable, nothing else.
+//! * Statements run where they are called: they are short and have a time budget. What may take long (COMMIT with its
+//!   fsync, opening, closing) runs on the runtime's threads for blocking calls.
+//! * A data folder belongs to one process, which holds a lock on `<data>/lock`.
+//!
+//! What a group costs those in it: SQLite rolls back the outer transaction, not just a statement, when a write is
+//! interrupted (time budget), when the disk is full or fails, and for `ON CONFLICT ROLLBACK`. The whole group is then
+//! lost; its callers learn it from the observer, as for a failed fsync.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use self::file::{DatabaseFile, Opening, Turn};
+pub use self::folder::FolderError;
+use self::folder::{FolderLock, NAME_BYTES_MAX, create_folder, encode_name};
+use self::snapshot::SqliteSnapshot;
+use self::transaction::SqliteTransaction;
+use super::{
+    Database, DatabaseInfo, DatabaseName, Dialect, Executor, ExecutorError, GroupObserver, Snapshot, Statement, Transaction, Value,
+};
+
+pub(crate) mod connection;
+mod file;
+pub(crate) mod folder;
+mod snapshot;
+pub(crate) mod statement;
+#[cfg(test)]
+mod tests;
+mod transaction;
+
+/// Called with every new writer connection, before it is used; embedders register functions or hooks there. The
+/// authorizer and the progress handler are the executor's own and set afterwards.
+pub type OnOpen = Arc<dyn Fn(&mut rusqlite::Connection) + Send + Sync>;
+
+/// Settings of a [`SqliteExecutor`]. [`SqliteSettings::new`] has the defaults.
+#[derive(Clone)]
+pub struct SqliteSettings {
+    /// The data folder; made where there is none.
+    pub data_folder: PathBuf,
+    /// How long one statement may run, in milliseconds (1000).
+    pub statement_ms_max: u64,
+    /// How long a transaction may stay open, in milliseconds (1000). Then its next statement and its commit fail.
+    pub transaction_ms_max: u64,
+    /// How long to wait for the writer, or for a reader, in milliseconds (4000).
+    pub begin_wait_ms_max: u64,
+    /// Rows in a result, where the caller names no limit of its own (100 000).
+    pub rows_max: u32,
+    /// Bytes in a result, 32 for each cell and its text or bytes (16 MiB).
+    pub result_bytes_max: u64,
+    /// Snapshots of one database open at the same time, each with a connection (16).
+    pub readers_max: u32,
+    /// Reader connections of a database kept when idle (4).
+    pub readers_idle_max: u32,
+    /// A file not used for so many milliseconds is closed, until it is used again (60 000).
+    pub idle_close_ms: u64,
+    /// Transactions in a group (512).
+    pub group_transactions_max: u32,
+    /// Milliseconds that a group takes transactions for, as long as there are more waiting (10).
+    pub group_ms_max: u64,
+    /// Called with every new writer connection.
+    pub on_open: Option<OnOpen>,
+}
+
+impl SqliteSettings {
+    /// The defaults for a data folder.
+    pub fn new(data_folder: impl Into<PathBuf>) -> Self {
+        Self {
+            data_folder: data_folder.into(),
+            statement_ms_max: 1_000,
+            transaction_ms_max: 1_000,
+            begin_wait_ms_max: 4_000,
+            rows_max: 100_000,
+            result_bytes_max: 16 << 20,
+            readers_max: 16,
+            readers_idle_max: 4,
+            idle_close_ms: 60_000,
+            group_transactions_max: 512,
+            group_ms_max: 10,
+            on_open: None,
+        }
+    }
+}
+
+/// The databases of a data folder.
+pub struct SqliteExecutor {
+    inner: Arc<Inner>,
+    /// For [`Executor::ready`]; opened when it is first asked.
+    probe: tokio::sync::Mutex<Option<Probe>>,
+}
+
+struct Inner {
+    settings: Arc<SqliteSettings>,
+    runtime: Handle,
+    /// Held by every open file too: the folder is given back when nothing works in it any more.
+    lock: Arc<FolderLock>,
+    files: Mutex<Files>,
+}
+
+#[derive(Default)]
+struct Files {
+    by_name: HashMap<DatabaseName, Place>,
+    closed: bool,
+}
+
+enum Place {
+    Opening,
+    Open(Weak<DatabaseFile>),
+}
+
+impl Place {
+    fn file(&self) -> Option<Arc<DatabaseFile>> {
+        match self {
+            Self::Opening => None,
+            Self::Open(file) => file.upgrade(),
+        }
+    }
+
+    fn is_taken(&self) -> bool {
+        match self {
+            Self::Opening => true,
+            Self::Open(file) => file.strong_count() > 0,
+        }
+    }
+}
+
+impl SqliteExecutor {
+    /// Takes a data folder, which no other process may have. Called within a tokio runtime with time enabled.
+    pub async fn start(mut settings: SqliteSettings) -> Result<Self, FolderError> {
+        let runtime = Handle::current();
+        let folder = settings.data_folder.clone();
+        let taken = runtime.spawn_blocking(move || take_folder(&folder)).await;
+        let taken = taken
+            .unwrap_or_else(|error| Err(FolderError::Io { folder: settings.data_folder.clone(), source: std::io::Error::other(error) }));
+        let (folder, lock) = taken?;
+        settings.data_folder = folder;
+        let lock = Arc::new(lock);
+        let inner = Arc::new(Inner { settings: Arc::new(settings), runtime, lock, files: Mutex::default() });
+        inner.runtime.spawn(close_idle_files(Arc::downgrade(&inner), inner.settings.idle_close_ms));
+        Ok(Self { inner, probe: tokio::sync::Mutex::new(None) })
+    }
+}
+
+/// Makes and locks a data folder. Its path comes back whole, so that it stays right wherever the process goes, and so
+/// that SQLite never takes it for a URI.
+fn take_folder(folder: &Path) -> Result<(PathBuf, FolderLock), FolderError> {
+    let failed = |source| FolderError::Io { folder: folder.to_owned(), source };
+    create_folder(folder).map_err(failed)?;
+    let whole = folder.canonicalize().map_err(failed)?;
+    let lock = FolderLock::take(&whole, "lock")?;
+    Ok((whole, lock))
+}
+
+async fn close_idle_files(inner: Weak<Inner>, idle_close_ms: u64) {
+    let mut rounds = tokio::time::interval(Duration::from_millis((idle_close_ms / 2).max(1)));
+    loop {
+        rounds.tick().await;
+        let Some(inner) = inner.upgrade() else { return };
+        let files: Vec<_> = {
+            let mut files = inner.files.lock();
+            if files.closed {
+                return;
+            }
+            files.by_name.retain(|_, place| place.is_taken());
+            files.by_name.values().filter_map(Place::file).collect()
+        };
+        for file in files {
+            if file.close_if_idle() {
+                tracing::debug!(mount = file.name.mount, database = file.name.name, "idle database closed");
+            }
+        }
+    }
+}
+
+impl Inner {
+    fn path_of(&self, name: &DatabaseName) -> PathBuf {
+        let file = format!("{}.sqlite", encode_name(&name.name, NAME_BYTES_MAX));
+        self.settings.data_folder.join(encode_name(&name.mount, NAME_BYTES_MAX)).join(file)
+    }
+
+    /// Opens a file. Blocks.
+    fn open(&self, name: &DatabaseName, observer: Arc<dyn GroupObserver>) -> Result<Arc<DatabaseFile>, ExecutorError> {
+        {
+            let mut files = self.files.lock();
+            if files.closed {
+                return Err(file::closed());
+            }
+            if files.by_name.get(name).is_some_and(Place::is_taken) {
+                // Two writers of one file would fail each other's transactions.
+                let DatabaseName { mount, name } = name;
+                return Err(ExecutorError::Unavailable(format!("the database {name:?} of {mount:?} is open already")));
+            }
+            files.by_name.insert(name.clone(), Place::Opening);
+        }
+        let opening = Opening { path: self.path_of(name), settings: Arc::clone(&self.settings), observer, lock: Arc::clone(&self.lock) };
+        let opened = DatabaseFile::open(name.clone(), opening, self.runtime.clone()).map(Arc::new);
+        let mut files = self.files.lock();
+        files.by_name.remove(name);
+        let file = opened?;
+        if files.closed {
+            return Err(file::closed());
+        }
+        files.by_name.insert(name.clone(), Place::Open(Arc::downgrade(&file)));
+        Ok(file)
+    }
+}
+
+#[async_trait]
+impl Executor for SqliteExecutor {
+    async fn open(&self, name: &DatabaseName, observer: Arc<dyn GroupObserver>) -> Result<Arc<dyn Database>, ExecutorError> {
+        let inner = Arc::clone(&self.inner);
+        let name = name.clone();
+        let opened = self.inner.runtime.spawn_blocking(move || inner.open(&name, observer)).await;
+        let file = opened.map_err(|error| ExecutorError::Unavailable(format!("the host is stopping: {error}")))??;
+        Ok(Arc::new(SqliteDatabase { file }))
+    }
+
+    async fn ready(&self) -> Result<(), ExecutorError> {
+        let mut probe = self.probe.lock().await;
+        let probe = match &mut *probe {
+            Some(probe) => probe,
+            none => none.insert(Probe::open(self).await?),
+        };
+        probe.run().await
+    }
+
+    async fn close(&self) {
+        let files: Vec<_> = {
+            let mut files = self.inner.files.lock();
+            files.closed = true;
+            files.by_name.values().filter_map(Place::file).collect()
+        };
+        let mut closing = JoinSet::new();
+        for file in files {
+            closing.spawn_on(async move { file.close().await }, &self.inner.runtime);
+        }
+        closing.join_all().await;
+        self.inner.lock.release();
+    }
+}
+
+struct SqliteDatabase {
+    file: Arc<DatabaseFile>,
+}
+
+#[async_trait]
+impl Database for SqliteDatabase {
+    fn info(&self) -> DatabaseInfo {
+        DatabaseInfo { dialect: Dialect::Sqlite, table_prefix: String::new() }
+    }
+
+    async fn snapshot(&self) -> Result<Box<dyn Snapshot>, ExecutorError> {
+        Ok(Box::new(SqliteSnapshot::open(&self.file).await?))
+    }
+
+    async fn begin(&self) -> Result<Box<dyn Transaction>, ExecutorError> {
+        let turn = Turn::begin(&self.file).await?;
+        Ok(Box::new(SqliteTransaction::begin(turn)?))
+    }
+}
+
+/// Writes, commits and reads a number in a database of the host's own, `ready`.
+struct Probe {
+    database: Arc<dyn Database>,
+    settled: watch::Receiver<(u64, bool)>,
+    number: i64,
+}
+
+struct ProbeObserver(watch::Sender<(u64, bool)>);
+
+impl GroupObserver for ProbeObserver {
+    fn settled(&self, _database: &DatabaseName, group: u64, durable: bool) {
+        self.0.send_replace((group, durable));
+    }
+}
+
+impl Probe {
+    async fn open(executor: &SqliteExecutor) -> Result<Self, ExecutorError> {
+        let (sender, settled) = watch::channel((0, true));
+        let name = DatabaseName { mount: "syncline".to_owned(), name: "ready".to_owned() };
+        let database = executor.open(&name, Arc::new(ProbeObserver(sender))).await?;
+        Ok(Self { database, settled, number: 0 })
+    }
+
+    async fn run(&mut self) -> Result<(), ExecutorError> {
+        let wrong = |what: &str| ExecutorError::Unavailable(format!("the readiness probe {what}"));
+        self.number += 1;
+        let statement = |sql: &str, parameters| Statement { sql: sql.to_owned(), parameters };
+        let mut transaction = self.database.begin().await?;
+        let create = statement("CREATE TABLE IF NOT EXISTS probe (id INTEGER PRIMARY KEY, number INTEGER NOT NULL)", Vec::new());
+        transaction.execute(&create, None).await?;
+        let write = statement("INSERT OR REPLACE INTO probe (id, number) VALUES (1, ?)", vec![Value::Integer(self.number)]);
+        transaction.execute(&write, None).await?;
+        let mut group = 0;
+        transaction.commit(&mut |number| group = number).await?;
+        let settled = self.settled.wait_for(|(settled, _)| *settled >= group).await;
+        let durable = settled.map_err(|_| wrong("was not told of its group"))?.1;
+        if !durable {
+            return Err(wrong("was not committed"));
+        }
+        let mut snapshot = self.database.snapshot().await?;
+        let read = snapshot.query(&statement("SELECT number FROM probe WHERE id = 1", Vec::new()), None).await?;
+        if read.rows != vec![vec![Value::Integer(self.number)]] {
+            return Err(wrong("read something else than it wrote"));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,71 @@
+//! Publications within one operating-system process. Several hosts in it may share one [`MemoryPubSub`].
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use parking_lot::RwLock;
+
+use super::{PubSub, PubSubError, Publication, Receiver};
+
+/// The embedded default.
+#[derive(Default)]
+pub struct MemoryPubSub {
+    receivers: RwLock<BTreeMap<u64, Arc<dyn Receiver>>>,
+}
+
+#[async_trait]
+impl PubSub for MemoryPubSub {
+    fn attach(&self, process: u64, receiver: Arc<dyn Receiver>) {
+        self.receivers.write().insert(process, receiver);
+    }
+
+    fn detach(&self, process: u64) {
+        self.receivers.write().remove(&process);
+    }
+
+    fn publish(&self, process: u64, mount: &str, publication: &Publication) {
+        for (other, receiver) in self.receivers.read().iter() {
+            if *other != process {
+                receiver.receive(mount, publication.clone());
+            }
+        }
+    }
+
+    async fn ready(&self) -> Result<(), PubSubError> {
+        // Nothing lies between a publication and its receivers but a lock: taking it is the round trip.
+        drop(self.receivers.read());
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pubsub::Class;
+    use parking_lot::Mutex;
+
+    #[derive(Default)]
+    struct Seen(Mutex<Vec<String>>);
+
+    impl Receiver for Seen {
+        fn receive(&self, mount: &str, publication: Publication) {
+            self.0.lock().push(format!("{mount}/{}", publication.topic));
+        }
+    }
+
+    #[test]
+    fn a_publication_reaches_the_others_and_not_its_own_process() {
+        let (bus, first, second) = (MemoryPubSub::default(), Arc::new(Seen::default()), Arc::new(Seen::default()));
+        bus.attach(1, first.clone());
+        bus.attach(2, second.clone());
+        let publication =
+            Publication { topic: "t".into(), message: Default::default(), order: None, class: Class::MustDeliver, except: None, close: None };
+        bus.publish(1, "m", &publication);
+        assert!(first.0.lock().is_empty());
+        assert_eq!(*second.0.lock(), ["m/t"]);
+        bus.detach(2);
+        bus.publish(1, "m", &publication);
+        assert_eq!(second.0.lock().len(), 1);
+    }
+}

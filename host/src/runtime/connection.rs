@@ -1,0 +1,373 @@
+//! A live connection: its queues, its attachment, and the calls that serve it one after the other.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
+
+use super::bindings::guest::exports::syncline::sync::{live, socket};
+use super::bindings::guest::syncline::host::types;
+use super::effect::Effect;
+use super::instance::{Answer, Invocation};
+use super::mount::MountCore;
+use super::queue::{Arrival, Close, ConnectionQueue, Frame, QueueLimits, Released};
+
+/// Inputs handed over in one call: enough that a burst is cheap, few enough that a call stays short.
+const INPUTS_PER_CALL: usize = 16;
+/// Calls of one connection that may wait at the gate: pipelining without end would only move the queue.
+const CALLS_IN_GATE: u64 = 64;
+/// Inputs of one connection that wait before the host stops reading, in bytes.
+const INBOX_BYTES: usize = 1 << 20;
+
+/// What follows the frames of an outcome.
+#[derive(Default)]
+pub(crate) struct AfterRelease {
+    pub(crate) alarm: Option<live::Alarm>,
+    pub(crate) tasks: Vec<Vec<u8>>,
+    pub(crate) cursors: Vec<(String, u64)>,
+}
+
+/// A connection of a mount.
+pub(crate) struct Connection {
+    pub(crate) id: u64,
+    mount: Weak<MountCore>,
+    inner: Mutex<Inner>,
+    /// Something changed that the socket's task must see.
+    wake: Notify,
+    /// The first `receive` has returned without closing: the larger frame limit holds.
+    received: AtomicBool,
+}
+
+struct Inner {
+    queue: ConnectionQueue<socket::Input>,
+    attachment: Vec<u8>,
+    alarm: Option<AbortHandle>,
+    tasks: u32,
+}
+
+impl Connection {
+    pub(crate) fn new(id: u64, mount: &Arc<MountCore>) -> Arc<Self> {
+        let limits = QueueLimits {
+            queue_bytes: usize::try_from(mount.plan.queue_bytes).unwrap_or(usize::MAX),
+            inbox_bytes: INBOX_BYTES,
+            calls_in_gate: CALLS_IN_GATE,
+        };
+        Arc::new(Self {
+            id,
+            mount: Arc::downgrade(mount),
+            inner: Mutex::new(Inner { queue: ConnectionQueue::new(limits), attachment: Vec::new(), alarm: None, tasks: 0 }),
+            wake: Notify::new(),
+            received: AtomicBool::new(false),
+        })
+    }
+
+    // What the socket's task needs.
+
+    /// Waits until something changed.
+    pub(crate) async fn changed(&self) {
+        self.wake.notified().await;
+    }
+
+    /// Whether the socket should be read.
+    pub(crate) fn wants_input(&self) -> bool {
+        let inner = self.inner.lock();
+        inner.queue.wants_input() && self.mount.upgrade().is_some_and(|mount| inner.tasks <= mount.plan.max_tasks)
+    }
+
+    /// Whether the larger frame limit holds.
+    pub(crate) fn has_received(&self) -> bool {
+        self.received.load(Ordering::Relaxed)
+    }
+
+    /// A message of the client.
+    pub(crate) fn push_frame(self: &Arc<Self>, frame: types::Frame) {
+        let bytes = match &frame {
+            types::Frame::Text(text) => text.len(),
+            types::Frame::Binary(bytes) => bytes.len(),
+        };
+        self.push(socket::Input::Frame(frame), bytes);
+    }
+
+    /// Frames to be written now.
+    pub(crate) fn take_frames(self: &Arc<Self>, bytes_max: usize) -> Vec<Frame> {
+        let (frames, drained) = {
+            let mut inner = self.inner.lock();
+            (inner.queue.take_frames(bytes_max), inner.queue.take_drained())
+        };
+        if drained {
+            self.push(socket::Input::Drained, 0);
+        }
+        frames
+    }
+
+    /// The close frame, once everything before it is written.
+    pub(crate) fn due_close(&self) -> Option<Close> {
+        self.inner.lock().queue.due_close().cloned()
+    }
+
+    /// Whether the connection is to be closed.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.inner.lock().queue.is_closing()
+    }
+
+    /// Closes once what is queued has been sent.
+    pub(crate) fn close_after_queue(&self, close: Close) {
+        self.inner.lock().queue.close_after_queue(Some(close));
+        self.wake.notify_one();
+    }
+
+    /// Closes at once.
+    pub(crate) fn close_now(&self, close: Close) {
+        self.inner.lock().queue.close_now(close);
+        self.wake.notify_one();
+    }
+
+    /// Reads no more, answers what was received.
+    pub(crate) fn drain(&self) {
+        self.inner.lock().queue.drain();
+        self.wake.notify_one();
+    }
+
+    /// Whether nothing received is unanswered.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.inner.lock().queue.is_idle()
+    }
+
+    /// The client is gone.
+    pub(crate) fn disconnected(&self) {
+        let mut inner = self.inner.lock();
+        inner.queue.disconnected();
+        if let Some(alarm) = inner.alarm.take() {
+            alarm.abort();
+        }
+    }
+
+    // What the mount needs.
+
+    /// The connection as a call gets it.
+    pub(crate) fn as_called(&self, mount: &MountCore) -> live::Connection {
+        let attachment = self.inner.lock().attachment.clone();
+        live::Connection { id: self.id, attachment, cursors: mount.cursors(self.id), failure: None }
+    }
+
+    /// The upgrade begins.
+    pub(crate) fn start_upgrade(&self) -> u64 {
+        self.inner.lock().queue.start_call()
+    }
+
+    /// A subscription was made.
+    pub(crate) fn subscribed(&self, topic: &str) {
+        self.inner.lock().queue.subscribed(topic);
+    }
+
+    /// A publication arrives; a reader that cannot keep up is closed.
+    pub(crate) fn publish(&self, arrival: Arrival, slow: &Close) -> bool {
+        let mut inner = self.inner.lock();
+        let keeps_up = inner.queue.publish(arrival);
+        if !keeps_up {
+            inner.queue.close_now(slow.clone());
+        }
+        drop(inner);
+        self.wake.notify_one();
+        keeps_up
+    }
+
+    /// A slot was filled: the queue may have outgrown its limit.
+    pub(crate) fn slot_filled(&self, bytes: usize, slow: &Close) {
+        let mut inner = self.inner.lock();
+        if !inner.queue.slot_filled(bytes) {
+            inner.queue.close_now(slow.clone());
+        }
+        drop(inner);
+        self.wake.notify_one();
+    }
+
+    /// A frame from outside any call.
+    pub(crate) fn send(&self, frame: Frame, slow: &Close) {
+        let mut inner = self.inner.lock();
+        if !inner.queue.send(frame) {
+            inner.queue.close_now(slow.clone());
+        }
+        drop(inner);
+        self.wake.notify_one();
+    }
+
+    /// The effects of a call of this connection are released.
+    pub(crate) fn release(self: &Arc<Self>, call: u64, released: Released, after: AfterRelease) {
+        self.inner.lock().queue.release(call, released);
+        self.wake.notify_one();
+        if let Some(mount) = self.mount.upgrade() {
+            for (topic, cursor) in after.cursors {
+                mount.set_cursor(self.id, &topic, cursor);
+            }
+            match after.alarm {
+                None | Some(live::Alarm::Keep) => {}
+                Some(live::Alarm::Stop) => self.set_alarm(None, &mount),
+                Some(live::Alarm::AfterMs(delay_ms)) => self.set_alarm(Some(delay_ms), &mount),
+            }
+            for work in after.tasks {
+                self.start_task(work, &mount);
+            }
+        }
+        self.drive();
+    }
+
+    /// Ends the call that made the connection.
+    pub(crate) fn end_upgrade(self: &Arc<Self>, attachment: Option<Vec<u8>>) {
+        let mut inner = self.inner.lock();
+        if let Some(attachment) = attachment {
+            inner.attachment = attachment;
+        }
+        inner.queue.end_call(Vec::new());
+    }
+
+    fn push(self: &Arc<Self>, input: socket::Input, bytes: usize) {
+        self.inner.lock().queue.push_input(input, bytes);
+        self.drive();
+    }
+
+    /// Serves what waits, if no call runs.
+    pub(crate) fn drive(self: &Arc<Self>) {
+        let Some(mount) = self.mount.upgrade() else { return };
+        let next = self.inner.lock().queue.start_receive(INPUTS_PER_CALL);
+        if let Some((call, inputs)) = next {
+            let connection = self.clone();
+            mount.runtime.clone().spawn(async move {
+                let mut next = Some((call, inputs));
+                while let Some((call, inputs)) = next {
+                    connection.receive(&mount, call, inputs).await;
+                    next = connection.inner.lock().queue.start_receive(INPUTS_PER_CALL);
+                }
+            });
+        }
+    }
+
+    async fn receive(self: &Arc<Self>, mount: &Arc<MountCore>, call: u64, inputs: Vec<socket::Input>) {
+        let invocation = Invocation::Receive { connection: self.as_called(mount), inputs };
+        match mount.run(&invocation, mount.call_deadline()).await {
+            Ok(completed) => {
+                let Answer::Outcome(mut outcome) = completed.answer else { return };
+                let Invocation::Receive { inputs, .. } = invocation else { return };
+                let put_off = self.put_off(&mut outcome, inputs, mount);
+                {
+                    let mut inner = self.inner.lock();
+                    if let Some(attachment) = outcome.attachment.take() {
+                        inner.attachment = attachment;
+                    }
+                    inner.queue.end_call(put_off);
+                }
+                if outcome.close.is_none() {
+                    self.received.store(true, Ordering::Relaxed);
+                }
+                let (released, after) = split(outcome);
+                let mut bundles = completed.bundles;
+                bundles.push(vec![Effect::Outcome { connection: self.clone(), call, released, after }]);
+                mount.finish(completed.call, bundles);
+            }
+            Err(_) => {
+                self.inner.lock().queue.end_call(Vec::new());
+                self.close_now(mount.closes().failed.clone());
+            }
+        }
+    }
+
+    /// Inputs that the component did not handle come again after a while.
+    fn put_off(
+        self: &Arc<Self>,
+        outcome: &mut live::Outcome,
+        mut inputs: Vec<socket::Input>,
+        mount: &Arc<MountCore>,
+    ) -> Vec<(socket::Input, usize)> {
+        let Some((index, delay_ms)) = outcome.defer.take() else { return Vec::new() };
+        let index = usize::try_from(index).unwrap_or(usize::MAX).min(inputs.len());
+        let rest = inputs.split_off(index);
+        if !rest.is_empty() {
+            let connection = Arc::downgrade(self);
+            mount.runtime.spawn(async move {
+                tokio::time::sleep(Duration::from_millis(delay_ms)).await;
+                if let Some(connection) = connection.upgrade() {
+                    connection.inner.lock().queue.resume();
+                    connection.drive();
+                }
+            });
+        }
+        rest.into_iter().map(|input| (input, 0)).collect()
+    }
+
+    fn set_alarm(self: &Arc<Self>, delay_ms: Option<u64>, mount: &Arc<MountCore>) {
+        let connection = Arc::downgrade(self);
+        let alarm = delay_ms.map(|delay_ms| {
+            let task = mount.runtime.spawn(async move {
+                tokio::time::sleep(Duration::from_millis(delay_ms)).await;
+                if let Some(connection) = connection.upgrade() {
+                    connection.inner.lock().alarm = None;
+                    connection.push(socket::Input::Wake, 0);
+                }
+            });
+            task.abort_handle()
+        });
+        if let Some(old) = std::mem::replace(&mut self.inner.lock().alarm, alarm) {
+            old.abort();
+        }
+    }
+
+    fn start_task(self: &Arc<Self>, work: Vec<u8>, mount: &Arc<MountCore>) {
+        self.inner.lock().tasks += 1;
+        let (connection, mount) = (self.clone(), mount.clone());
+        mount.runtime.clone().spawn(async move {
+            let invocation = Invocation::Task { connection: connection.as_called(&mount), work };
+            let deadline = mount.task_deadline();
+            let input = match mount.run(&invocation, deadline).await {
+                Ok(completed) => {
+                    let Answer::Task(result) = completed.answer else { return };
+                    match mount.finish_and_wait(completed.call, completed.bundles).await {
+                        Ok(()) => socket::Input::TaskDone(result),
+                        Err(error) => task_failed(invocation, error.failure()),
+                    }
+                }
+                Err(error) => task_failed(invocation, error.failure()),
+            };
+            connection.inner.lock().tasks -= 1;
+            connection.push(input, 0);
+            connection.wake.notify_one();
+        });
+    }
+}
+
+fn task_failed(invocation: Invocation, failure: live::Failure) -> socket::Input {
+    let work = match invocation {
+        Invocation::Task { work, .. } => work,
+        _ => Vec::new(),
+    };
+    socket::Input::TaskFailed(socket::TaskFailure { work, failure })
+}
+
+/// The parts of an outcome: what leaves as frames, and what follows.
+pub(crate) fn split(outcome: live::Outcome) -> (Released, AfterRelease) {
+    let released = Released {
+        send: outcome.send.into_iter().map(Frame::from).collect(),
+        seen: outcome.seen,
+        close: outcome.close.map(Close::from),
+        pace: outcome.pace,
+    };
+    (released, AfterRelease { alarm: Some(outcome.alarm), tasks: outcome.tasks, cursors: outcome.cursors })
+}
+
+impl From<types::Frame> for Frame {
+    fn from(frame: types::Frame) -> Self {
+        match frame {
+            types::Frame::Text(text) => Frame::Text(Bytes::from(text)),
+            types::Frame::Binary(bytes) => Frame::Binary(Bytes::from(bytes)),
+        }
+    }
+}
+
+impl From<types::Close> for Close {
+    fn from(close: types::Close) -> Self {
+        Close { code: close.code, reason: close.reason }
+    }
+}

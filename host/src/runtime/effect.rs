@@ -1,0 +1,31 @@
+//! What a call lets out. Held at the output gate until the data that it rests on is durable.
+
+use tokio::sync::oneshot;
+
+use super::bindings::guest::syncline::host::pubsub::Publication;
+use super::connection::{AfterRelease, Connection};
+use super::queue::{Frame, Released};
+use std::sync::Arc;
+
+/// One effect of a call.
+pub(crate) enum Effect {
+    /// To the subscribers of a topic.
+    Publish(Publication),
+    /// To one connection.
+    Send { connection: u64, frame: Frame },
+    /// What the call answered on its own connection.
+    Outcome { connection: Arc<Connection>, call: u64, released: Released, after: AfterRelease },
+    /// Tells a waiting request or upgrade that its answer may leave. Dropped with the call, it tells that it may not.
+    Permit(oneshot::Sender<()>),
+    /// Something of the storage or the jobs, carried out in order beside the frames.
+    Deferred(Deferred),
+}
+
+/// An effect that needs IO.
+#[derive(Debug)]
+pub(crate) enum Deferred {
+    SetKey { key: String, value: Vec<u8>, time_to_live_ms: Option<u64> },
+    DeleteKey { key: String },
+    DeleteObject { key: String },
+    CancelJob { name: String },
+}

@@ -1,0 +1,128 @@
+//! The wasmtime engine: pooled instances, epoch deadlines, compiled code from the cache.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use wasmtime::component::{Component, Linker};
+use wasmtime::{Cache, CacheConfig, Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
+
+use super::RuntimeError;
+use super::bindings::{app, guest};
+use super::state::{AppState, State};
+
+/// How often the epoch grows: how finely a deadline is kept, and how long a busy call keeps a thread before it lets
+/// others run.
+const EPOCH_TICK: Duration = Duration::from_millis(10);
+
+/// Limits of the engine.
+#[derive(Clone, Debug)]
+pub struct EngineSettings {
+    /// Memory that one instance may grow to, in bytes. Freed with the instance, see [`EngineSettings::instance_keep_bytes`].
+    pub instance_memory_bytes: usize,
+    /// An instance that has grown beyond this is not used again, so that one large frame does not hold memory for ever.
+    pub instance_keep_bytes: usize,
+    /// Instances of all mounts together, app instances included.
+    pub instances: u32,
+}
+
+impl Default for EngineSettings {
+    fn default() -> Self {
+        Self { instance_memory_bytes: 256 << 20, instance_keep_bytes: 64 << 20, instances: 256 }
+    }
+}
+
+/// The engine with what is linked once.
+pub struct RuntimeEngine {
+    engine: Engine,
+    guest_linker: Linker<State>,
+    app_linker: Linker<AppState>,
+    stop_ticking: Arc<AtomicBool>,
+}
+
+impl Drop for RuntimeEngine {
+    fn drop(&mut self) {
+        self.stop_ticking.store(true, Ordering::Relaxed);
+    }
+}
+
+impl RuntimeEngine {
+    /// An engine; compiled code is kept below `cache` where one is given.
+    pub fn new(settings: &EngineSettings, cache: Option<&Path>) -> Result<Self, RuntimeError> {
+        let engine = Engine::new(&engine_config(settings, cache)?).map_err(RuntimeError::engine)?;
+        let stop_ticking = Arc::new(AtomicBool::new(false));
+        tick(engine.weak(), Arc::downgrade(&stop_ticking));
+
+        let mut guest_linker = Linker::<State>::new(&engine);
+        wasmtime_wasi::p2::add_to_linker_async(&mut guest_linker).map_err(RuntimeError::engine)?;
+        guest::Guest::add_to_linker::<_, wasmtime::component::HasSelf<State>>(&mut guest_linker, |state| state).map_err(RuntimeError::engine)?;
+        let mut app_linker = Linker::<AppState>::new(&engine);
+        wasmtime_wasi::p2::add_to_linker_async(&mut app_linker).map_err(RuntimeError::engine)?;
+        Ok(Self { engine, guest_linker, app_linker, stop_ticking })
+    }
+
+    /// The engine itself.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// Compiles a component (or takes it from the cache).
+    pub fn compile(&self, bytes: &[u8]) -> Result<Component, RuntimeError> {
+        Component::from_binary(&self.engine, bytes).map_err(RuntimeError::component)
+    }
+
+    /// Makes the logic ready to be instantiated.
+    pub fn prepare_guest(&self, component: &Component) -> Result<guest::GuestPre<State>, RuntimeError> {
+        self.guest_linker.instantiate_pre(component).and_then(guest::GuestPre::new).map_err(RuntimeError::component)
+    }
+
+    /// Makes an app ready to be instantiated.
+    pub fn prepare_app(&self, component: &Component) -> Result<app::ComponentPre<AppState>, RuntimeError> {
+        self.app_linker.instantiate_pre(component).and_then(app::ComponentPre::new).map_err(RuntimeError::component)
+    }
+}
+
+fn engine_config(settings: &EngineSettings, cache: Option<&Path>) -> Result<Config, RuntimeError> {
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_component_instances(settings.instances)
+        .total_core_instances(settings.instances.saturating_mul(8))
+        .total_memories(settings.instances)
+        .total_tables(settings.instances.saturating_mul(4))
+        .total_stacks(settings.instances)
+        .max_memory_size(settings.instance_memory_bytes)
+        .max_core_instances_per_component(32)
+        .max_tables_per_component(16)
+        .max_core_instance_size(4 << 20)
+        .max_component_instance_size(4 << 20)
+        .linear_memory_keep_resident(1 << 20);
+    let mut config = Config::new();
+    config
+        .epoch_interruption(true)
+        .concurrency_support(false)
+        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))
+        .memory_reservation(u64::try_from(settings.instance_memory_bytes).unwrap_or(u64::MAX));
+    if let Some(directory) = cache {
+        let mut cache_config = CacheConfig::new();
+        cache_config.with_directory(directory);
+        config.cache(Some(Cache::new(cache_config).map_err(RuntimeError::engine)?));
+    }
+    Ok(config)
+}
+
+/// Grows the epoch for as long as the engine lives, on a thread of its own: a busy runtime must not stop the clock
+/// that stops it.
+fn tick(engine: wasmtime::EngineWeak, stop: Weak<AtomicBool>) {
+    let run = move || {
+        while stop.upgrade().is_some_and(|stop| !stop.load(Ordering::Relaxed)) {
+            std::thread::sleep(EPOCH_TICK);
+            match engine.upgrade() {
+                Some(engine) => engine.increment_epoch(),
+                None => break,
+            }
+        }
+    };
+    if let Err(error) = std::thread::Builder::new().name("epoch".into()).spawn(run) {
+        tracing::error!(%error, "no thread for deadlines: calls are bounded by their waiting only");
+    }
+}

@@ -1,0 +1,236 @@
+//! From a publication to the queues of its subscribers.
+
+use std::sync::{Arc, Weak};
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+
+use super::bindings::guest::exports::syncline::sync::socket::{Deliveries, Group, GroupOutcome, Part, Template};
+use super::bindings::guest::syncline::host::pubsub as wit;
+use super::bindings::guest::syncline::host::types;
+use super::connection::Connection;
+use super::instance::{Answer, Invocation};
+use super::mount::MountCore;
+use super::queue::{Arrival, Class, Close, Frame, Payload, Slot};
+use super::topics::Mode;
+use crate::pubsub::{Order, Publication, Receiver};
+
+/// A publication that the component must encode, and who gets what it makes.
+pub(crate) struct DeliverJob {
+    publication: Publication,
+    groups: Vec<Group>,
+    /// Index of the group, subscriber, place in its queue.
+    targets: Vec<(usize, Arc<Connection>, Slot)>,
+}
+
+impl MountCore {
+    /// Brings a publication to its subscribers in this process, in the order of these calls.
+    pub(crate) fn fan_out(&self, publication: Publication) {
+        let text = std::str::from_utf8(&publication.message).is_ok();
+        let closes = self.closes();
+        let (mut groups, mut targets) = (Vec::<Group>::new(), Vec::new());
+        let topics = self.topics.lock();
+        let connections = self.connections.read();
+        for (id, subscriber) in topics.subscribers(&publication.topic) {
+            let payload = match subscriber.mode {
+                Mode::ForwardText if !text => {
+                    tracing::error!(mount = self.name, "a publication that is not UTF-8 was not sent as text");
+                    continue;
+                }
+                Mode::ForwardText => Payload::Frame(Frame::Text(publication.message.clone())),
+                Mode::ForwardBinary => Payload::Frame(Frame::Binary(publication.message.clone())),
+                Mode::Deliver | Mode::DeliverByCursor => Payload::Slot(Slot::default()),
+            };
+            if let Payload::Slot(slot) = &payload {
+                let cursor = if subscriber.mode == Mode::DeliverByCursor { subscriber.cursor } else { None };
+                let group = Group { name: subscriber.group.clone(), cursor };
+                let index = groups.iter().position(|known| known.name == group.name && known.cursor == group.cursor).unwrap_or_else(|| {
+                    groups.push(group);
+                    groups.len() - 1
+                });
+                if publication.except != Some(id)
+                    && let Some(connection) = connections.get(&id)
+                {
+                    targets.push((index, connection.clone(), slot.clone()));
+                }
+            }
+            if publication.except == Some(id) {
+                continue;
+            }
+            let Some(connection) = connections.get(&id) else { continue };
+            let order = publication.order.as_ref().map(|order| (order.key.clone(), order.sequence));
+            let (topic, class, close) = (publication.topic.clone(), publication.class.clone(), publication.close.clone());
+            if !connection.publish(Arrival { topic, order, class, payload, close }, &closes.slow) {
+                self.metrics.slow_reader(&self.name);
+            }
+        }
+        drop((topics, connections));
+        self.metrics.published(&self.name);
+        if !targets.is_empty() {
+            // The worker ends with the mount; then nobody waits for the slots any more.
+            let _ = self.deliveries.send(DeliverJob { publication, groups, targets });
+        }
+    }
+
+    async fn deliver(self: &Arc<Self>, job: DeliverJob) {
+        let DeliverJob { publication, groups, targets } = job;
+        let (topic, must_deliver) = (publication.topic.clone(), publication.class == Class::MustDeliver);
+        let invocation = Invocation::Deliver { publication: publication.into(), groups };
+        let closes = self.closes();
+        let deliveries = match self.run(&invocation, self.call_deadline()).await {
+            Ok(completed) => {
+                let released = self.finish_and_wait(completed.call, completed.bundles).await;
+                match completed.answer {
+                    Answer::Deliveries(deliveries) if released.is_ok() => Some(deliveries),
+                    _ => None,
+                }
+            }
+            Err(_) => None,
+        };
+        for (group, connection, slot) in targets {
+            let frames = match deliveries.as_ref().map(|deliveries| self.for_group(deliveries, group, &connection, &topic)) {
+                Some(frames) => frames,
+                None => {
+                    if must_deliver {
+                        connection.close_now(closes.failed.clone());
+                    }
+                    Vec::new()
+                }
+            };
+            let bytes = frames.iter().map(Frame::len).sum();
+            // Only this worker fills slots, each once.
+            let _ = slot.set(frames);
+            connection.slot_filled(bytes, &closes.slow);
+        }
+    }
+
+    fn for_group(&self, deliveries: &Deliveries, group: usize, connection: &Arc<Connection>, topic: &str) -> Vec<Frame> {
+        match deliveries.outcomes.get(group) {
+            None | Some(GroupOutcome::Skip) => Vec::new(),
+            Some(GroupOutcome::Send(indexes)) => {
+                let templates = indexes.iter().filter_map(|index| deliveries.frames.get(usize::try_from(*index).ok()?));
+                templates.filter_map(|template| self.fill_in(template, connection, topic)).collect()
+            }
+            Some(GroupOutcome::Advance(cursor)) => {
+                let current = self.cursor(connection.id, topic).unwrap_or(0);
+                self.set_cursor(connection.id, topic, current.max(*cursor));
+                Vec::new()
+            }
+            Some(GroupOutcome::Leave(last)) => {
+                self.unsubscribe(connection.id, topic);
+                match last {
+                    None => Vec::new(),
+                    Some((frame, close)) => {
+                        connection.close_after_queue(close.clone().into());
+                        vec![frame.clone().into()]
+                    }
+                }
+            }
+        }
+    }
+
+    /// A frame of a template for one subscriber; none where its cursor is already there.
+    fn fill_in(&self, template: &Template, connection: &Arc<Connection>, topic: &str) -> Option<Frame> {
+        let cursor = self.cursor(connection.id, topic);
+        if let Some(after) = template.cursor_after {
+            if cursor.is_some_and(|cursor| cursor >= after) {
+                return None;
+            }
+            self.set_cursor(connection.id, topic, after);
+        }
+        let bytes = match template.parts.as_slice() {
+            [Part::Bytes(whole)] => Bytes::from(whole.clone()),
+            parts => {
+                let mut bytes = Vec::new();
+                for part in parts {
+                    match part {
+                        Part::Bytes(some) => bytes.extend_from_slice(some),
+                        Part::CursorDecimal => bytes.extend_from_slice(cursor.unwrap_or(0).to_string().as_bytes()),
+                        Part::CursorVarint => push_varint(&mut bytes, cursor.unwrap_or(0)),
+                    }
+                }
+                Bytes::from(bytes)
+            }
+        };
+        if template.binary {
+            return Some(Frame::Binary(bytes));
+        }
+        if std::str::from_utf8(&bytes).is_err() {
+            tracing::error!(mount = self.name, "a frame that is not UTF-8 was not sent as text");
+            return None;
+        }
+        Some(Frame::Text(bytes))
+    }
+
+    fn cursor(&self, connection: u64, topic: &str) -> Option<u64> {
+        self.cursors(connection).into_iter().find(|(name, _)| name == topic).map(|(_, cursor)| cursor)
+    }
+}
+
+/// Encodes publications of a mount, one after the other: their order is kept by the slots, and cursors move in order.
+pub(crate) async fn deliver_all(mount: Weak<MountCore>, mut jobs: mpsc::UnboundedReceiver<DeliverJob>) {
+    while let Some(job) = jobs.recv().await {
+        match mount.upgrade() {
+            Some(mount) => mount.deliver(job).await,
+            None => break,
+        }
+    }
+}
+
+/// Brings publications of other processes to the mounts of this one.
+pub(crate) struct Inbound(pub(crate) Weak<crate::runtime::Runtime>);
+
+impl Receiver for Inbound {
+    fn receive(&self, mount: &str, publication: Publication) {
+        if let Some(mount) = self.0.upgrade().and_then(|runtime| runtime.mount(mount)) {
+            mount.fan_out(publication);
+        }
+    }
+}
+
+fn push_varint(bytes: &mut Vec<u8>, mut value: u64) {
+    loop {
+        let low = u8::try_from(value & 0x7f).unwrap_or_default();
+        value >>= 7;
+        if value == 0 {
+            bytes.push(low);
+            break;
+        }
+        bytes.push(low | 0x80);
+    }
+}
+
+impl From<wit::Publication> for Publication {
+    fn from(publication: wit::Publication) -> Self {
+        Self {
+            topic: publication.topic,
+            message: Bytes::from(publication.message),
+            order: publication.order.map(|order| Order { key: order.key, after: order.after, sequence: order.sequence }),
+            class: match publication.class {
+                wit::Class::MustDeliver => Class::MustDeliver,
+                wit::Class::Droppable => Class::Droppable,
+                wit::Class::Latest(key) => Class::Latest(key),
+            },
+            except: publication.except,
+            close: publication.close.map(Close::from),
+        }
+    }
+}
+
+impl From<Publication> for wit::Publication {
+    fn from(publication: Publication) -> Self {
+        Self {
+            topic: publication.topic,
+            message: Vec::from(publication.message),
+            order: publication.order.map(|order| wit::Order { key: order.key, after: order.after, sequence: order.sequence }),
+            class: match publication.class {
+                Class::MustDeliver => wit::Class::MustDeliver,
+                Class::Droppable => wit::Class::Droppable,
+                Class::Latest(key) => wit::Class::Latest(key),
+            },
+            except: publication.except,
+            close: publication.close.map(|close| types::Close { code: close.code, reason: close.reason }),
+        }
+    }
+}
+

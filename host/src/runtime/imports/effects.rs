@@ -1,0 +1,49 @@
+//! `syncline:host/effects`: log and metrics of a mount.
+
+use crate::runtime::bindings::guest::syncline::host::effects::{Host, Kind, Level, Metric, OutboundPost};
+use crate::runtime::state::State;
+
+impl Host for State {
+    async fn post(&mut self, post: OutboundPost) -> wasmtime::Result<()> {
+        // No plan of today's protocols allows a target, so by the contract every post is dropped and logged.
+        let host = post.url.split('/').nth(2).unwrap_or_default().to_owned();
+        tracing::warn!(mount = self.mount()?.name, host, "a post to a target that the plan does not allow was dropped");
+        Ok(())
+    }
+
+    async fn measure(&mut self, metric: Metric) -> wasmtime::Result<()> {
+        let metrics = &self.mount()?.metrics;
+        match metric.kind {
+            Kind::Counter => metrics.component_counter(&self.mount()?.name, &metric.name, &metric.labels, metric.value),
+            Kind::Gauge => metrics.component_gauge(&self.mount()?.name, &metric.name, &metric.labels, metric.value),
+            Kind::Histogram => metrics.component_histogram(&self.mount()?.name, &metric.name, &metric.labels, metric.value),
+        }
+        Ok(())
+    }
+
+    async fn measured(&mut self) -> wasmtime::Result<Vec<Metric>> {
+        let values = self.mount()?.metrics.of_mount(&self.mount()?.name);
+        let metric = |(name, labels, value, counter)| {
+            let kind = if counter { Kind::Counter } else { Kind::Gauge };
+            Metric { name, kind, labels, value }
+        };
+        Ok(values.into_iter().map(metric).collect())
+    }
+
+    async fn log(&mut self, level: Level, message: String, fields: String) -> wasmtime::Result<()> {
+        let mount = self.mount()?;
+        let mount = mount.name.as_str();
+        match level {
+            Level::Debug => tracing::debug!(target: "syncline::component", mount, fields, "{message}"),
+            Level::Info => tracing::info!(target: "syncline::component", mount, fields, "{message}"),
+            Level::Warn => tracing::warn!(target: "syncline::component", mount, fields, "{message}"),
+            Level::Error => tracing::error!(target: "syncline::component", mount, fields, "{message}"),
+        }
+        Ok(())
+    }
+
+    async fn refresh_document(&mut self, name: String) -> wasmtime::Result<Option<Vec<u8>>> {
+        tracing::warn!(mount = self.mount()?.name, document = name, "the plan has no document of this name");
+        Ok(None)
+    }
+}

@@ -1,0 +1,284 @@
+//! `syncline:host/executor` over the [`crate::executor`] that the host was given.
+
+use wasmtime::component::Resource;
+
+use crate::executor::{self as sql, ExecutorError};
+use crate::runtime::bindings::guest::syncline::host::executor::{
+    ConstraintKind, DatabaseInfo, Dialect, Error, Host, HostSnapshot, HostTransaction, RowSet, Statement, Value,
+};
+use crate::runtime::state::{OpenRoot, State};
+
+/// A view that the component holds.
+pub struct OpenSnapshot(Box<dyn sql::Snapshot>);
+
+/// A transaction that the component holds: the call's root transaction, or a savepoint in it.
+pub enum OpenTransaction {
+    /// The root transaction itself.
+    Root,
+    /// A second `begin` within the call.
+    Nested {
+        /// The savepoint that it is.
+        savepoint: u32,
+    },
+}
+
+impl Host for State {
+    async fn describe(&mut self, database: String) -> wasmtime::Result<Result<DatabaseInfo, Error>> {
+        let opened = self.mount()?.database(&database).await;
+        Ok(opened.map(|database| database.info().into()).map_err(Error::from))
+    }
+}
+
+impl HostSnapshot for State {
+    async fn open(&mut self, database: String) -> wasmtime::Result<Result<Resource<OpenSnapshot>, Error>> {
+        let call = self.call()?;
+        if call.root.is_some() {
+            return Ok(Err(Error::InvalidStatement("a snapshot cannot be opened within a transaction of the same call".into())));
+        }
+        let id = call.id;
+        if let Err(error) = self.mount()?.wait_until_durable(id, &database).await {
+            return Ok(Err(error.into()));
+        }
+        let opened = match self.mount()?.database(&database).await {
+            Ok(database) => database.snapshot().await,
+            Err(error) => Err(error),
+        };
+        match opened {
+            Ok(snapshot) => Ok(Ok(self.table().push(OpenSnapshot(snapshot))?)),
+            Err(error) => Ok(Err(self.noted(error))),
+        }
+    }
+
+    async fn query(
+        &mut self,
+        snapshot: Resource<OpenSnapshot>,
+        statement: Statement,
+        row_limit: Option<u32>,
+    ) -> wasmtime::Result<Result<RowSet, Error>> {
+        let rows = self.table().get_mut(&snapshot)?.0.query(&statement.into(), row_limit).await;
+        Ok(rows.map(RowSet::from).map_err(|error| self.noted(error)))
+    }
+
+    async fn drop(&mut self, snapshot: Resource<OpenSnapshot>) -> wasmtime::Result<()> {
+        self.table().delete(snapshot)?;
+        Ok(())
+    }
+}
+
+impl HostTransaction for State {
+    async fn begin(&mut self, database: String) -> wasmtime::Result<Result<Resource<OpenTransaction>, Error>> {
+        let name = self.mount()?.database_name(&database);
+        if let Some(root) = &mut self.call()?.root {
+            if root.database != name {
+                return Ok(Err(second_database(&root.database.name)));
+            }
+            return match root.transaction.savepoint().await {
+                Ok(savepoint) => Ok(Ok(self.table().push(OpenTransaction::Nested { savepoint })?)),
+                Err(error) => Ok(Err(self.noted(error))),
+            };
+        }
+        let call = self.call()?;
+        if let Some(written) = call.written.as_ref().filter(|written| **written != name) {
+            return Ok(Err(second_database(&written.name)));
+        }
+        let id = call.id;
+        // What this call did before may be lost already: then nothing it does now can leave any more.
+        if self.mount()?.is_lost(id) {
+            return Ok(Err(Error::Unavailable("data that this call rests on was lost".into())));
+        }
+        let opened = match self.mount()?.database(&database).await {
+            Ok(database) => database.begin().await,
+            Err(error) => Err(error),
+        };
+        match opened {
+            Ok(transaction) => {
+                let places = self.mount()?.places(id);
+                let call = self.call()?;
+                if places > 0 {
+                    // From here on effects belong to the place of this transaction.
+                    call.bundles.resize_with(places + 1, Vec::new);
+                }
+                call.written = Some(name.clone());
+                call.root = Some(OpenRoot { database: name, transaction });
+                Ok(Ok(self.table().push(OpenTransaction::Root)?))
+            }
+            Err(error) => Ok(Err(self.noted(error))),
+        }
+    }
+
+    async fn execute(&mut self, _transaction: Resource<OpenTransaction>, statement: Statement) -> wasmtime::Result<Result<RowSet, Error>> {
+        let done = match self.root() {
+            Ok(root) => root.transaction.execute(&statement.into(), None).await,
+            Err(error) => return Ok(Err(error)),
+        };
+        Ok(done.map(RowSet::from).map_err(|error| self.noted(error)))
+    }
+
+    async fn execute_batch(
+        &mut self,
+        _transaction: Resource<OpenTransaction>,
+        statements: Vec<Statement>,
+    ) -> wasmtime::Result<Result<Vec<RowSet>, Error>> {
+        let statements: Vec<sql::Statement> = statements.into_iter().map(Into::into).collect();
+        let done = match self.root() {
+            Ok(root) => root.transaction.execute_batch(&statements).await,
+            Err(error) => return Ok(Err(error)),
+        };
+        Ok(done.map(|sets| sets.into_iter().map(RowSet::from).collect()).map_err(|error| self.noted(error)))
+    }
+
+    async fn savepoint(&mut self, _transaction: Resource<OpenTransaction>) -> wasmtime::Result<Result<u32, Error>> {
+        let done = match self.root() {
+            Ok(root) => root.transaction.savepoint().await,
+            Err(error) => return Ok(Err(error)),
+        };
+        Ok(done.map_err(|error| self.noted(error)))
+    }
+
+    async fn release(&mut self, _transaction: Resource<OpenTransaction>, savepoint: u32) -> wasmtime::Result<Result<(), Error>> {
+        let done = match self.root() {
+            Ok(root) => root.transaction.release(savepoint).await,
+            Err(error) => return Ok(Err(error)),
+        };
+        Ok(done.map_err(|error| self.noted(error)))
+    }
+
+    async fn rollback_to(&mut self, _transaction: Resource<OpenTransaction>, savepoint: u32) -> wasmtime::Result<Result<(), Error>> {
+        let done = match self.root() {
+            Ok(root) => root.transaction.rollback_to(savepoint).await,
+            Err(error) => return Ok(Err(error)),
+        };
+        Ok(done.map_err(|error| self.noted(error)))
+    }
+
+    async fn commit(&mut self, transaction: Resource<OpenTransaction>) -> wasmtime::Result<Result<(), Error>> {
+        match self.table().delete(transaction)? {
+            OpenTransaction::Nested { savepoint } => {
+                let done = match self.root() {
+                    Ok(root) => root.transaction.release(savepoint).await,
+                    Err(error) => return Ok(Err(error)),
+                };
+                Ok(done.map_err(|error| self.noted(error)))
+            }
+            OpenTransaction::Root => {
+                let mount = self.mount()?;
+                let call = self.call()?;
+                let id = call.id;
+                let Some(OpenRoot { database, transaction }) = call.root.take() else { return Ok(Err(not_open())) };
+                let done = transaction.commit(&mut |group| mount.ended(id, &database, group)).await;
+                if done.is_ok() {
+                    self.call()?.committed += 1;
+                }
+                Ok(done.map_err(|error| self.noted(error)))
+            }
+        }
+    }
+
+    async fn drop(&mut self, transaction: Resource<OpenTransaction>) -> wasmtime::Result<()> {
+        match self.table().delete(transaction)? {
+            OpenTransaction::Nested { savepoint } => {
+                // Where even that fails the transaction is beyond use, and its commit says so.
+                if let Ok(root) = self.root()
+                    && let Err(error) = root.transaction.rollback_to(savepoint).await
+                {
+                    tracing::debug!(%error, "a nested transaction could not be undone");
+                }
+            }
+            OpenTransaction::Root => self.end_root().await,
+        }
+        Ok(())
+    }
+}
+
+impl State {
+    /// Rolls back what the call left open; what it saw has a place in the order all the same.
+    pub(crate) async fn end_root(&mut self) {
+        let Ok(mount) = self.mount() else { return };
+        if let Some(call) = &mut self.call
+            && let Some(OpenRoot { database, transaction }) = call.root.take()
+        {
+            let id = call.id;
+            transaction.rollback(&mut |group| mount.ended(id, &database, group)).await;
+        }
+    }
+
+    fn root(&mut self) -> Result<&mut OpenRoot, Error> {
+        self.call.as_mut().and_then(|call| call.root.as_mut()).ok_or_else(not_open)
+    }
+
+    /// An error as the component sees it; an abort is remembered, since the host then runs the call again.
+    fn noted(&mut self, error: ExecutorError) -> Error {
+        if error == ExecutorError::Aborted
+            && let Some(call) = &mut self.call
+        {
+            call.aborted = true;
+        }
+        error.into()
+    }
+}
+
+fn not_open() -> Error {
+    Error::InvalidStatement("the transaction is not open any more".into())
+}
+
+fn second_database(written: &str) -> Error {
+    Error::InvalidStatement(format!("this call writes database {written:?} already, and a call writes at most one"))
+}
+
+impl From<sql::DatabaseInfo> for DatabaseInfo {
+    fn from(info: sql::DatabaseInfo) -> Self {
+        let dialect = match info.dialect {
+            sql::Dialect::Sqlite => Dialect::Sqlite,
+            sql::Dialect::Postgres => Dialect::Postgres,
+        };
+        Self { dialect, table_prefix: info.table_prefix }
+    }
+}
+
+impl From<ExecutorError> for Error {
+    fn from(error: ExecutorError) -> Self {
+        match error {
+            ExecutorError::Aborted => Error::Aborted,
+            ExecutorError::Constraint(kind, what) => {
+                let kind = match kind {
+                    sql::ConstraintKind::Unique => ConstraintKind::Unique,
+                    sql::ConstraintKind::ForeignKey => ConstraintKind::ForeignKey,
+                    sql::ConstraintKind::NotNull => ConstraintKind::NotNull,
+                    sql::ConstraintKind::Check => ConstraintKind::Check,
+                    sql::ConstraintKind::Other => ConstraintKind::Other,
+                };
+                Error::Constraint((kind, what))
+            }
+            ExecutorError::InvalidStatement(what) => Error::InvalidStatement(what),
+            ExecutorError::Limit(what) => Error::Limit(what),
+            ExecutorError::Unavailable(what) => Error::Unavailable(what),
+        }
+    }
+}
+
+impl From<Statement> for sql::Statement {
+    fn from(statement: Statement) -> Self {
+        let parameters = statement.parameters.into_iter().map(|value| match value {
+            Value::Null => sql::Value::Null,
+            Value::Integer(number) => sql::Value::Integer(number),
+            Value::Real(number) => sql::Value::Real(number),
+            Value::Text(text) => sql::Value::Text(text),
+            Value::Blob(bytes) => sql::Value::Blob(bytes),
+        });
+        Self { parameters: parameters.collect(), sql: statement.sql }
+    }
+}
+
+impl From<sql::RowSet> for RowSet {
+    fn from(set: sql::RowSet) -> Self {
+        let cell = |value| match value {
+            sql::Value::Null => Value::Null,
+            sql::Value::Integer(number) => Value::Integer(number),
+            sql::Value::Real(number) => Value::Real(number),
+            sql::Value::Text(text) => Value::Text(text),
+            sql::Value::Blob(bytes) => Value::Blob(bytes),
+        };
+        let rows = set.rows.into_iter().map(|row| row.into_iter().map(cell).collect()).collect();
+        Self { columns: set.columns, rows, changed: set.changed, truncated: set.truncated }
+    }
+}

@@ -1,0 +1,42 @@
+//! `syncline:host/pubsub`: topics of the mount, and durable jobs.
+
+use crate::runtime::bindings::guest::syncline::host::pubsub::{Host, Member, Publication, Subscription};
+use crate::runtime::bindings::guest::syncline::host::types::Frame;
+use crate::runtime::effect::{Deferred, Effect};
+use crate::runtime::state::State;
+
+impl Host for State {
+    async fn publish(&mut self, publication: Publication) -> wasmtime::Result<()> {
+        self.call()?.effect(Effect::Publish(publication));
+        Ok(())
+    }
+
+    async fn subscribe(&mut self, connection: u64, subscription: Subscription) -> wasmtime::Result<()> {
+        self.mount()?.subscribe(connection, subscription);
+        Ok(())
+    }
+
+    async fn unsubscribe(&mut self, connection: u64, topic: String) -> wasmtime::Result<()> {
+        self.mount()?.unsubscribe(connection, &topic);
+        Ok(())
+    }
+
+    async fn members(&mut self, topic: String) -> wasmtime::Result<Vec<Member>> {
+        Ok(self.mount()?.members(&topic))
+    }
+
+    async fn send(&mut self, connection: u64, frame: Frame) -> wasmtime::Result<()> {
+        self.call()?.effect(Effect::Send { connection, frame: frame.into() });
+        Ok(())
+    }
+
+    async fn schedule(&mut self, name: String, due: u64, payload: Vec<u8>) -> wasmtime::Result<()> {
+        // The contract promises that the job is on disk now and has no way to say that it is not: fail the call.
+        self.mount()?.jobs.schedule(&self.mount()?.name, &name, due, payload).await.map_err(wasmtime::Error::from)
+    }
+
+    async fn cancel(&mut self, name: String) -> wasmtime::Result<()> {
+        self.call()?.effect(Effect::Deferred(Deferred::CancelJob { name }));
+        Ok(())
+    }
+}

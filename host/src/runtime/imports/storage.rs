@@ -1,0 +1,107 @@
+//! `syncline:host/storage` over the [`crate::storage`] that the host was given.
+
+use bytes::Bytes;
+
+use crate::runtime::bindings::guest::syncline::host::storage::{ByteRange, Error, Host, ObjectInfo};
+use crate::runtime::effect::{Deferred, Effect};
+use crate::runtime::state::State;
+use crate::storage::{self, StorageError};
+
+impl Host for State {
+    async fn get(&mut self, key: String) -> wasmtime::Result<Result<Option<Vec<u8>>, Error>> {
+        if let Some(own) = self.call()?.overlay.get(&key) {
+            return Ok(Ok(own.clone()));
+        }
+        Ok(self.mount()?.storage.keyvalue.get(&self.mount()?.name, &key).await.map_err(Error::from))
+    }
+
+    async fn set(&mut self, key: String, value: Vec<u8>, time_to_live_ms: Option<u64>) -> wasmtime::Result<Result<(), Error>> {
+        let call = self.call()?;
+        call.overlay.insert(key.clone(), Some(value.clone()));
+        call.effect(Effect::Deferred(Deferred::SetKey { key, value, time_to_live_ms }));
+        Ok(Ok(()))
+    }
+
+    async fn delete(&mut self, key: String) -> wasmtime::Result<Result<(), Error>> {
+        let call = self.call()?;
+        call.overlay.insert(key.clone(), None);
+        call.effect(Effect::Deferred(Deferred::DeleteKey { key }));
+        Ok(Ok(()))
+    }
+
+    async fn increment(&mut self, key: String, delta: i64, time_to_live_ms: Option<u64>) -> wasmtime::Result<Result<i64, Error>> {
+        self.call()?.unrepeatable |= delta != 0;
+        Ok(self.mount()?.storage.keyvalue.increment(&self.mount()?.name, &key, delta, time_to_live_ms).await.map_err(Error::from))
+    }
+
+    async fn compare_and_set(&mut self, key: String, expected: Option<Vec<u8>>, value: Vec<u8>) -> wasmtime::Result<Result<bool, Error>> {
+        self.call()?.unrepeatable = true;
+        Ok(self.mount()?.storage.keyvalue.compare_and_set(&self.mount()?.name, &key, expected, value).await.map_err(Error::from))
+    }
+
+    async fn keys(&mut self, prefix: String, after: Option<String>, limit: u32) -> wasmtime::Result<Result<Vec<String>, Error>> {
+        Ok(self.mount()?.storage.keyvalue.keys(&self.mount()?.name, &prefix, after.as_deref(), limit).await.map_err(Error::from))
+    }
+
+    async fn head_object(&mut self, key: String) -> wasmtime::Result<Result<ObjectInfo, Error>> {
+        Ok(self.mount()?.storage.objects.head(&self.mount()?.name, &key).await.map(Into::into).map_err(Error::from))
+    }
+
+    async fn read_object(&mut self, key: String, range: Option<ByteRange>) -> wasmtime::Result<Result<Vec<u8>, Error>> {
+        let range = range.map(|range| (range.start, range.length));
+        let read = self.mount()?.storage.objects.read(&self.mount()?.name, &key, range).await;
+        Ok(read.map(Vec::from).map_err(Error::from))
+    }
+
+    async fn write_object(&mut self, key: String, content_type: String, content: Vec<u8>) -> wasmtime::Result<Result<ObjectInfo, Error>> {
+        let written = self.mount()?.storage.objects.write(&self.mount()?.name, &key, &content_type, Bytes::from(content)).await;
+        Ok(written.map(Into::into).map_err(Error::from))
+    }
+
+    async fn delete_object(&mut self, key: String) -> wasmtime::Result<Result<(), Error>> {
+        self.call()?.effect(Effect::Deferred(Deferred::DeleteObject { key }));
+        Ok(Ok(()))
+    }
+
+    async fn list_objects(
+        &mut self,
+        prefix: String,
+        after: Option<String>,
+        limit: u32,
+    ) -> wasmtime::Result<Result<Vec<(String, ObjectInfo)>, Error>> {
+        let listed = self.mount()?.storage.objects.list(&self.mount()?.name, &prefix, after.as_deref(), limit).await;
+        Ok(listed.map(|objects| objects.into_iter().map(|(key, info)| (key, info.into())).collect()).map_err(Error::from))
+    }
+
+    async fn presign_download(&mut self, _key: String, _valid_ms: u64) -> wasmtime::Result<Result<Option<String>, Error>> {
+        // Neither files nor memory can sign; the component then offers a signed URL of its own.
+        Ok(Ok(None))
+    }
+
+    async fn presign_upload(
+        &mut self,
+        _key: String,
+        _sha256: String,
+        _max_bytes: u64,
+        _valid_ms: u64,
+    ) -> wasmtime::Result<Result<Option<String>, Error>> {
+        Ok(Ok(None))
+    }
+}
+
+impl From<storage::ObjectInfo> for ObjectInfo {
+    fn from(info: storage::ObjectInfo) -> Self {
+        Self { size: info.size, content_type: info.content_type, sha256: info.sha256, created: info.created_ms, etag: info.etag }
+    }
+}
+
+impl From<StorageError> for Error {
+    fn from(error: StorageError) -> Self {
+        match error {
+            StorageError::NotFound => Error::NotFound,
+            StorageError::Conflict => Error::Conflict,
+            StorageError::Limit(what) => Error::Limit(what),
+            StorageError::Unavailable(what) => Error::Unavailable(what),
+        }
+    }
+}

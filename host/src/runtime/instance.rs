@@ -1,0 +1,223 @@
+//! Instances of the component: each serves one call at a time, and many one after the other.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use wasmtime::Store;
+
+use super::bindings::guest::exports::syncline::sync::{http, live, socket};
+use super::bindings::guest::syncline::host::pubsub::Publication;
+use super::bindings::guest::syncline::host::types::RequestHead;
+use super::bindings::guest::{Guest, GuestPre};
+use super::mount::MountCore;
+use super::state::{Call, State, bound};
+
+/// What the component is asked, as plain data: it can be asked again, or elsewhere.
+#[derive(Clone, Debug)]
+pub(crate) enum Invocation {
+    Start { cursor: Option<Vec<u8>> },
+    Stop,
+    Admit { connection: u64, head: Arc<RequestHead> },
+    Handle { connection: u64, head: Arc<RequestHead>, context: Vec<u8>, body: http::BodyIn },
+    Upgrade { connection: u64, head: Arc<RequestHead> },
+    Receive { connection: live::Connection, inputs: Vec<socket::Input> },
+    Task { connection: live::Connection, work: Vec<u8> },
+    Closed { connection: live::Connection, code: u16 },
+    Deliver { publication: Publication, groups: Vec<socket::Group> },
+    Fire { name: String, payload: Vec<u8>, cursor: Option<Vec<u8>> },
+}
+
+impl Invocation {
+    /// The export, for metrics and logs.
+    pub(crate) fn export(&self) -> &'static str {
+        match self {
+            Invocation::Start { .. } => "start",
+            Invocation::Stop => "stop",
+            Invocation::Admit { .. } => "admit",
+            Invocation::Handle { .. } => "handle",
+            Invocation::Upgrade { .. } => "upgrade",
+            Invocation::Receive { .. } => "receive",
+            Invocation::Task { .. } => "task",
+            Invocation::Closed { .. } => "closed",
+            Invocation::Deliver { .. } => "deliver",
+            Invocation::Fire { .. } => "fire",
+        }
+    }
+
+    /// The connection or request that it is about.
+    pub(crate) fn connection(&self) -> Option<u64> {
+        match self {
+            Invocation::Admit { connection, .. } | Invocation::Handle { connection, .. } | Invocation::Upgrade { connection, .. } => {
+                Some(*connection)
+            }
+            Invocation::Receive { connection, .. } | Invocation::Task { connection, .. } | Invocation::Closed { connection, .. } => {
+                Some(connection.id)
+            }
+            Invocation::Start { .. } | Invocation::Stop | Invocation::Deliver { .. } | Invocation::Fire { .. } => None,
+        }
+    }
+
+    /// The connection whose calls it is in line with.
+    pub(crate) fn lane(&self) -> Option<u64> {
+        match self {
+            Invocation::Upgrade { connection, .. } => Some(*connection),
+            Invocation::Receive { connection, .. } => Some(connection.id),
+            _ => None,
+        }
+    }
+
+    /// Whether the call is made once more on a fresh instance when it failed in this way.
+    pub(crate) fn tried_again(&self, failure: live::Failure) -> bool {
+        match self {
+            Invocation::Task { .. } => false,
+            Invocation::Upgrade { .. } => failure == live::Failure::Trapped,
+            _ => true,
+        }
+    }
+}
+
+/// What the component answered.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    Start(Result<Option<Vec<u8>>, String>),
+    Done,
+    Admission(http::Admission),
+    Response(http::Response),
+    Upgrade(socket::UpgradeResult),
+    Outcome(live::Outcome),
+    Task(Vec<u8>),
+    Deliveries(socket::Deliveries),
+    Cursor(Option<Vec<u8>>),
+}
+
+/// An instance with its store.
+pub(crate) struct Instance {
+    store: Store<State>,
+    guest: Guest,
+    revision: u64,
+}
+
+impl Instance {
+    /// Instantiates and hands over the settings.
+    async fn new(mount: &Arc<MountCore>, pre: &GuestPre<State>, memory_bytes: usize) -> wasmtime::Result<Self> {
+        let mut store = Store::new(pre.engine(), State::new(mount.clone(), memory_bytes));
+        bound(&mut store);
+        store.data_mut().deadline = Instant::now() + mount.call_deadline();
+        let guest = pre.instantiate_async(&mut store).await?;
+        let revision = mount.revision;
+        let configured = guest
+            .syncline_sync_mounts()
+            .call_configure(&mut store, &mount.name, &mount.protocol, revision, &mount.settings, &[])
+            .await?;
+        configured.map_err(|error| wasmtime::Error::msg(format!("configure: {error}")))?;
+        Ok(Self { store, guest, revision })
+    }
+
+    /// Makes one call and gives back what it left in the store.
+    pub(crate) async fn invoke(
+        &mut self,
+        call: Call,
+        deadline: Duration,
+        invocation: &Invocation,
+        failure: Option<live::Failure>,
+    ) -> (wasmtime::Result<Answer>, Option<Call>) {
+        self.store.data_mut().call = Some(call);
+        self.store.data_mut().deadline = Instant::now() + deadline;
+        // The epoch may have moved on while the instance was idle.
+        self.store.set_epoch_deadline(1);
+        let answer = match tokio::time::timeout(deadline, self.dispatch(invocation, failure)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(wasmtime::Error::msg("the call waited past its deadline")),
+        };
+        if answer.is_ok() {
+            self.store.data_mut().end_root().await;
+        }
+        (answer, self.store.data_mut().call.take())
+    }
+
+    /// Memory that the instance has grown to.
+    pub(crate) fn has_outgrown(&self, keep_bytes: usize) -> bool {
+        self.store.data().memory_bytes() > keep_bytes
+    }
+
+    async fn dispatch(&mut self, invocation: &Invocation, failure: Option<live::Failure>) -> wasmtime::Result<Answer> {
+        let (store, guest) = (&mut self.store, &self.guest);
+        let name = store.data().mount()?.name.clone();
+        let (mounts, http, socket, timer) =
+            (guest.syncline_sync_mounts(), guest.syncline_sync_http(), guest.syncline_sync_socket(), guest.syncline_sync_timer());
+        let with_failure = |connection: &live::Connection| live::Connection { failure, ..connection.clone() };
+        Ok(match invocation {
+            Invocation::Start { cursor } => Answer::Start(mounts.call_start(store, &name, cursor.as_deref()).await?),
+            Invocation::Stop => {
+                mounts.call_stop(store, &name).await?;
+                Answer::Done
+            }
+            Invocation::Admit { connection, head } => Answer::Admission(http.call_admit(store, &name, *connection, head).await?),
+            Invocation::Handle { connection, head, context, body } => {
+                Answer::Response(http.call_handle(store, &name, *connection, head, context, body, failure).await?)
+            }
+            Invocation::Upgrade { connection, head } => Answer::Upgrade(socket.call_upgrade(store, &name, *connection, head).await?),
+            Invocation::Receive { connection, inputs } => {
+                Answer::Outcome(socket.call_receive(store, &name, &with_failure(connection), inputs).await?)
+            }
+            Invocation::Task { connection, work } => Answer::Task(socket.call_task(store, &name, connection, work).await?),
+            Invocation::Closed { connection, code } => {
+                socket.call_closed(store, &name, &with_failure(connection), *code).await?;
+                Answer::Done
+            }
+            Invocation::Deliver { publication, groups } => {
+                Answer::Deliveries(socket.call_deliver(store, &name, publication, groups).await?)
+            }
+            Invocation::Fire { name: job, payload, cursor } => {
+                Answer::Cursor(timer.call_fire(store, &name, job, payload, cursor.as_deref()).await?)
+            }
+        })
+    }
+}
+
+/// The instances of one mount.
+pub(crate) struct InstancePool {
+    pre: GuestPre<State>,
+    memory_bytes: usize,
+    keep_bytes: usize,
+    /// How many may be busy at once.
+    busy: Semaphore,
+    idle: Mutex<Vec<Instance>>,
+}
+
+/// An instance that serves a call, and the right to be busy.
+pub(crate) struct Lease<'a> {
+    pub(crate) instance: Instance,
+    _permit: SemaphorePermit<'a>,
+}
+
+impl InstancePool {
+    pub(crate) fn new(pre: GuestPre<State>, memory_bytes: usize, keep_bytes: usize, busy_max: usize) -> Self {
+        Self { pre, memory_bytes, keep_bytes, busy: Semaphore::new(busy_max), idle: Mutex::default() }
+    }
+
+    /// An idle instance, or a new one; waits while too many are busy.
+    pub(crate) async fn take(&self, mount: &Arc<MountCore>, fresh: bool) -> wasmtime::Result<Lease<'_>> {
+        let permit = self.busy.acquire().await?;
+        let idle = if fresh { None } else { self.idle.lock().pop() };
+        let instance = match idle.filter(|instance| instance.revision == mount.revision) {
+            Some(instance) => instance,
+            None => Instance::new(mount, &self.pre, self.memory_bytes).await?,
+        };
+        Ok(Lease { instance, _permit: permit })
+    }
+
+    /// Takes an instance back for the next call, unless it has grown too large.
+    pub(crate) fn give_back(&self, lease: Lease<'_>) {
+        if !lease.instance.has_outgrown(self.keep_bytes) {
+            self.idle.lock().push(lease.instance);
+        }
+    }
+
+    /// Lets all idle instances go.
+    pub(crate) fn clear(&self) {
+        self.idle.lock().clear();
+    }
+}

@@ -1,0 +1,177 @@
+//! Durable jobs (`pubsub.schedule`), kept in a database of the host's own, so that they live where the data lives.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::Notify;
+
+use super::instance::{Answer, Invocation};
+use super::mount::MountCore;
+use crate::executor::durable::DurableDatabase;
+use crate::executor::{Dialect, Executor, ExecutorError, Statement, Value};
+
+/// Jobs are looked for at least this often: another process may have put one down.
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
+/// A job that failed is tried again after this long.
+const RETRY_MS: u64 = 30_000;
+/// Steps of one job (with a cursor) in a row, before others get their turn.
+const STEPS_MAX: usize = 1000;
+
+/// The jobs of all mounts.
+pub(crate) struct Jobs {
+    database: DurableDatabase,
+    changed: Notify,
+}
+
+struct Job {
+    mount: String,
+    name: String,
+    due_ms: u64,
+    payload: Vec<u8>,
+}
+
+impl Jobs {
+    /// Opens (and creates) the jobs of an executor.
+    pub(crate) async fn open(executor: &dyn Executor) -> Result<Self, ExecutorError> {
+        let database = DurableDatabase::open(executor, "jobs").await?;
+        let bytes = if database.database().info().dialect == Dialect::Postgres { "BYTEA" } else { "BLOB" };
+        let jobs = Self { database, changed: Notify::new() };
+        let create = format!(
+            "CREATE TABLE IF NOT EXISTS {{}}jobs (mount TEXT NOT NULL, name TEXT NOT NULL, due BIGINT NOT NULL, payload {bytes} NOT NULL, PRIMARY KEY (mount, name))"
+        );
+        jobs.database.write(&[jobs.statement(&create, Vec::new())]).await?;
+        Ok(jobs)
+    }
+
+    /// Puts a job down; durable when this returns. The same name replaces.
+    pub(crate) async fn schedule(&self, mount: &str, name: &str, due_ms: u64, payload: Vec<u8>) -> Result<(), ExecutorError> {
+        let insert = self.statement(
+            "INSERT INTO {}jobs (mount, name, due, payload) VALUES (?, ?, ?, ?) \
+             ON CONFLICT (mount, name) DO UPDATE SET due = excluded.due, payload = excluded.payload",
+            vec![mount.into(), name.into(), time(due_ms), Value::Blob(payload)],
+        );
+        self.database.write(&[insert]).await?;
+        self.changed.notify_one();
+        Ok(())
+    }
+
+    /// Removes a job.
+    pub(crate) async fn cancel(&self, mount: &str, name: &str) -> Result<(), ExecutorError> {
+        let delete = self.statement("DELETE FROM {}jobs WHERE mount = ? AND name = ?", vec![mount.into(), name.into()]);
+        self.database.write(&[delete]).await.map(drop)
+    }
+
+    /// Removes a job that fired, unless it was put down anew meanwhile.
+    pub(crate) async fn forget(&self, mount: &str, name: &str, due_ms: u64) -> Result<(), ExecutorError> {
+        let delete = self
+            .statement("DELETE FROM {}jobs WHERE mount = ? AND name = ? AND due = ?", vec![mount.into(), name.into(), time(due_ms)]);
+        self.database.write(&[delete]).await.map(drop)
+    }
+
+    async fn postpone(&self, job: &Job, due_ms: u64) -> Result<(), ExecutorError> {
+        let update = self.statement(
+            "UPDATE {}jobs SET due = ? WHERE mount = ? AND name = ? AND due = ?",
+            vec![time(due_ms), job.mount.as_str().into(), job.name.as_str().into(), time(job.due_ms)],
+        );
+        self.database.write(&[update]).await.map(drop)
+    }
+
+    /// The job that is due first among those of some mounts.
+    async fn next(&self, mounts: &HashMap<String, Weak<MountCore>>) -> Result<Option<Job>, ExecutorError> {
+        let select = self.statement("SELECT mount, name, due, payload FROM {}jobs ORDER BY due, mount, name", Vec::new());
+        let rows = self.database.read(&select).await?.rows;
+        let job = |row: Vec<Value>| match <[Value; 4]>::try_from(row) {
+            Ok([Value::Text(mount), Value::Text(name), Value::Integer(due), Value::Blob(payload)]) => {
+                Some(Job { mount, name, due_ms: u64::try_from(due).unwrap_or(0), payload })
+            }
+            _ => None,
+        };
+        Ok(rows.into_iter().filter_map(job).find(|job| mounts.contains_key(&job.mount)))
+    }
+
+    /// Fires jobs as they are due, until the mounts are gone.
+    pub(crate) async fn run(self: Arc<Self>, mounts: HashMap<String, Weak<MountCore>>) {
+        loop {
+            let wait = match self.next(&mounts).await {
+                Ok(Some(job)) if job.due_ms <= now_ms() => {
+                    let Some(mount) = mounts.get(&job.mount).and_then(Weak::upgrade) else { return };
+                    self.fire(&mount, &job).await;
+                    continue;
+                }
+                Ok(Some(job)) => Duration::from_millis(job.due_ms.saturating_sub(now_ms())).min(LOOK_AGAIN),
+                Ok(None) => LOOK_AGAIN,
+                Err(error) => {
+                    tracing::warn!(%error, "jobs cannot be read now");
+                    Duration::from_secs(1)
+                }
+            };
+            let _ = tokio::time::timeout(wait, self.changed.notified()).await;
+            if mounts.values().all(|mount| mount.strong_count() == 0) {
+                return;
+            }
+        }
+    }
+
+    async fn fire(&self, mount: &Arc<MountCore>, job: &Job) {
+        let mut cursor = None;
+        for _ in 0..STEPS_MAX {
+            let invocation = Invocation::Fire { name: job.name.clone(), payload: job.payload.clone(), cursor };
+            let Ok(completed) = mount.run(&invocation, mount.call_deadline()).await else {
+                return self.put_off(mount, job).await;
+            };
+            let Answer::Cursor(next) = completed.answer else { return };
+            if mount.finish_and_wait(completed.call, completed.bundles).await.is_err() {
+                return self.put_off(mount, job).await;
+            }
+            if next.is_none() {
+                // Forgotten before the next look, or it would fire again at once.
+                if let Err(error) = self.forget(&job.mount, &job.name, job.due_ms).await {
+                    tracing::warn!(%error, job = job.name, "a job that is done could not be forgotten and will fire again");
+                }
+                return;
+            }
+            cursor = next;
+        }
+        self.put_off(mount, job).await;
+    }
+
+    async fn put_off(&self, mount: &Arc<MountCore>, job: &Job) {
+        tracing::warn!(mount = mount.name, job = job.name, retry_ms = RETRY_MS, "a job failed and is tried again later");
+        if let Err(error) = self.postpone(job, now_ms() + RETRY_MS).await {
+            tracing::warn!(%error, "a job could not be put off");
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    }
+
+    fn statement(&self, template: &str, parameters: Vec<Value>) -> Statement {
+        let info = self.database.database().info();
+        let mut sql = String::with_capacity(template.len());
+        let mut number = 0;
+        for piece in template.replace("{}", &info.table_prefix).split_inclusive('?') {
+            match piece.strip_suffix('?') {
+                Some(before) if info.dialect == Dialect::Postgres => {
+                    number += 1;
+                    sql.push_str(&format!("{before}${number}"));
+                }
+                _ => sql.push_str(piece),
+            }
+        }
+        Statement { sql, parameters }
+    }
+}
+
+/// Milliseconds since 1970.
+pub(crate) fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX))
+}
+
+fn time(milliseconds: u64) -> Value {
+    Value::Integer(i64::try_from(milliseconds).unwrap_or(i64::MAX))
+}
+
+impl From<&str> for Value {
+    fn from(text: &str) -> Self {
+        Value::Text(text.to_owned())
+    }
+}

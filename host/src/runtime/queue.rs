@@ -1,0 +1,593 @@
+//! The queues of one connection: inputs on their way to the component, frames on their way to the client, and
+//! publications that wait while a call runs. A state machine without IO or clock.
+//!
+//! Order (`wit/handler.wit`, `live.outcome`): when the effects of a call are released, publications that waited for it
+//! go out *before* its frames, unless they arrived on a subscription that this very call made or their order key is
+//! among its cut-offs with a greater sequence: those follow its frames. Covered ones are dropped.
+//!
+//! A publication waits for the calls that were under way when it arrived, never for later ones, so a client that
+//! keeps sending does not starve itself.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+
+/// A WebSocket message, shared between all that get the same one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Frame {
+    /// UTF-8 text.
+    Text(Bytes),
+    /// Bytes.
+    Binary(Bytes),
+}
+
+impl Frame {
+    /// Payload bytes.
+    pub fn len(&self) -> usize {
+        match self {
+            Frame::Text(bytes) | Frame::Binary(bytes) => bytes.len(),
+        }
+    }
+
+    /// Whether the payload is empty.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// How a connection is closed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Close {
+    /// The close code; 1005 for a close frame without one.
+    pub code: u16,
+    /// The reason, up to 123 bytes.
+    pub reason: String,
+}
+
+/// What may be left out or merged when a reader cannot keep up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// Never left out.
+    MustDeliver,
+    /// Left out first, oldest first.
+    Droppable,
+    /// Replaces one with the same topic and key that still waits.
+    Latest(String),
+}
+
+/// Frames of a publication that the component is still encoding.
+pub type Slot = Arc<OnceLock<Vec<Frame>>>;
+
+/// What a subscriber is to get.
+#[derive(Clone, Debug)]
+pub enum Payload {
+    /// One frame.
+    Frame(Frame),
+    /// Whatever the slot is filled with.
+    Slot(Slot),
+}
+
+impl Payload {
+    /// Bytes; of a slot, those that it is filled with.
+    fn len(&self) -> usize {
+        match self {
+            Payload::Frame(frame) => frame.len(),
+            Payload::Slot(slot) => slot.get().map_or(0, |frames| frames.iter().map(Frame::len).sum()),
+        }
+    }
+}
+
+/// A publication on its way to this connection.
+#[derive(Clone, Debug)]
+pub struct Arrival {
+    /// Its topic.
+    pub topic: String,
+    /// Order key and sequence.
+    pub order: Option<(String, u64)>,
+    /// Its class.
+    pub class: Class,
+    /// Its content.
+    pub payload: Payload,
+    /// Closes the connection once the payload is sent.
+    pub close: Option<Close>,
+}
+
+/// The released part of a call's outcome.
+#[derive(Clone, Debug, Default)]
+pub struct Released {
+    /// Frames, in order.
+    pub send: Vec<Frame>,
+    /// Cut-offs.
+    pub seen: Vec<(String, u64)>,
+    /// Close after the frames.
+    pub close: Option<Close>,
+    /// Ask for `drained` once most is taken.
+    pub pace: bool,
+}
+
+/// Limits of a connection's queues.
+#[derive(Clone, Copy, Debug)]
+pub struct QueueLimits {
+    /// Bytes of publications that may wait for the client; beyond so many of its own answers the host stops reading.
+    pub queue_bytes: usize,
+    /// Bytes of inputs that may wait for the component; beyond them the host stops reading.
+    pub inbox_bytes: usize,
+    /// Calls of one connection that may wait at the output gate.
+    pub calls_in_gate: u64,
+}
+
+/// Inputs that may wait for the component, however small.
+const INBOX_INPUTS_MAX: usize = 1024;
+
+#[derive(Debug)]
+struct Held {
+    /// The newest call that was under way when it arrived.
+    call: u64,
+    arrival: Arrival,
+}
+
+#[derive(Debug)]
+struct Outgoing {
+    payload: Payload,
+    class: Class,
+    topic: Option<String>,
+    counted: bool,
+}
+
+/// The queues of one connection. `I` is an input for the component.
+#[derive(Debug)]
+pub struct ConnectionQueue<I> {
+    limits: QueueLimits,
+    inbox: VecDeque<(I, usize)>,
+    inbox_bytes: usize,
+    /// A call runs right now.
+    running: bool,
+    /// Inputs are put off until `resume`.
+    deferred: bool,
+    calls_started: u64,
+    calls_released: u64,
+    held: VecDeque<Held>,
+    outbox: VecDeque<Outgoing>,
+    /// Bytes in the outbox that answer the connection's own calls: they bound reading, not the queue.
+    own_bytes: usize,
+    /// Bytes of publications in `held` and `outbox`; a slot counts from when it is filled.
+    publication_bytes: usize,
+    /// Topics subscribed by a call that is not released yet.
+    fresh_topics: HashMap<String, u64>,
+    close: Option<Close>,
+    pace: bool,
+    /// The client is gone: nothing more is sent, but what it sent is still handled.
+    gone: bool,
+    /// The process stops: nothing more is read.
+    draining: bool,
+}
+
+impl<I> ConnectionQueue<I> {
+    /// Empty queues; inputs wait until the first call (the upgrade) is over.
+    pub fn new(limits: QueueLimits) -> Self {
+        Self {
+            limits,
+            inbox: VecDeque::new(),
+            inbox_bytes: 0,
+            running: false,
+            deferred: false,
+            calls_started: 0,
+            calls_released: 0,
+            held: VecDeque::new(),
+            outbox: VecDeque::new(),
+            own_bytes: 0,
+            publication_bytes: 0,
+            fresh_topics: HashMap::new(),
+            close: None,
+            pace: false,
+            gone: false,
+            draining: false,
+        }
+    }
+
+    /// An input arrived (a frame of so many bytes, an alarm …).
+    pub fn push_input(&mut self, input: I, bytes: usize) {
+        if self.close.is_none() {
+            self.inbox_bytes += bytes;
+            self.inbox.push_back((input, bytes));
+        }
+    }
+
+    /// Whether the host should go on reading from the socket.
+    pub fn wants_input(&self) -> bool {
+        let room = self.inbox_bytes <= self.limits.inbox_bytes && self.inbox.len() < INBOX_INPUTS_MAX;
+        room && self.close.is_none() && !self.draining && self.own_bytes <= self.limits.queue_bytes
+    }
+
+    /// Reads no more: what was received is still handled and answered.
+    pub fn drain(&mut self) {
+        self.draining = true;
+    }
+
+    /// The client is gone. What it sent before is still handled, since others wait for it; nothing is sent any more.
+    pub fn disconnected(&mut self) {
+        self.gone = true;
+        self.clear_outgoing();
+    }
+
+    /// Starts a call without inputs: the upgrade.
+    pub fn start_call(&mut self) -> u64 {
+        self.running = true;
+        self.calls_started += 1;
+        self.calls_started
+    }
+
+    /// Starts a call with the inputs that wait, up to so many of them; none while another runs or nothing waits.
+    pub fn start_receive(&mut self, inputs_max: usize) -> Option<(u64, Vec<I>)> {
+        let in_gate = self.calls_started - self.calls_released;
+        if self.running || self.deferred || self.close.is_some() || self.inbox.is_empty() || in_gate >= self.limits.calls_in_gate {
+            return None;
+        }
+        let count = inputs_max.clamp(1, self.inbox.len());
+        let inputs = self
+            .inbox
+            .drain(..count)
+            .map(|(input, bytes)| {
+                self.inbox_bytes -= bytes;
+                input
+            })
+            .collect();
+        Some((self.start_call(), inputs))
+    }
+
+    /// The running call is over; its effects may still wait at the gate. `put_off` go back to the head of the inbox
+    /// and wait for [`ConnectionQueue::resume`].
+    pub fn end_call(&mut self, put_off: Vec<(I, usize)>) {
+        self.running = false;
+        if !put_off.is_empty() {
+            self.deferred = true;
+            for (input, bytes) in put_off.into_iter().rev() {
+                self.inbox_bytes += bytes;
+                self.inbox.push_front((input, bytes));
+            }
+        }
+    }
+
+    /// Inputs that were put off may go on.
+    pub fn resume(&mut self) {
+        self.deferred = false;
+    }
+
+    /// A subscription was made by the running call.
+    pub fn subscribed(&mut self, topic: &str) {
+        if self.calls_started > self.calls_released {
+            self.fresh_topics.insert(topic.to_owned(), self.calls_started);
+        }
+    }
+
+    /// The effects of a call are released.
+    pub fn release(&mut self, call: u64, released: Released) {
+        let (mut before, mut after) = (Vec::new(), Vec::new());
+        let fresh_topics = std::mem::take(&mut self.fresh_topics);
+        let mut rest = VecDeque::with_capacity(self.held.len());
+        for held in self.held.drain(..) {
+            let cut_off = held.arrival.order.as_ref().and_then(|(key, _)| released.seen.iter().find(|(seen, _)| seen == key));
+            if cut_off.is_some_and(|(_, through)| held.arrival.order.as_ref().is_some_and(|(_, sequence)| sequence <= through)) {
+                self.publication_bytes = self.publication_bytes.saturating_sub(held.arrival.payload.len());
+                continue;
+            }
+            if held.call > call {
+                rest.push_back(held);
+            } else if cut_off.is_some() || fresh_topics.get(&held.arrival.topic) == Some(&call) {
+                after.push(held.arrival);
+            } else {
+                before.push(held.arrival);
+            }
+        }
+        self.held = rest;
+        self.fresh_topics = fresh_topics.into_iter().filter(|(_, made_by)| *made_by > call).collect();
+        self.calls_released = self.calls_released.max(call);
+
+        for arrival in before {
+            self.send_arrival(arrival);
+        }
+        for frame in released.send {
+            if !self.gone {
+                self.own_bytes += frame.len();
+                self.outbox.push_back(Outgoing { payload: Payload::Frame(frame), class: Class::MustDeliver, topic: None, counted: false });
+            }
+        }
+        self.pace |= released.pace;
+        if released.close.is_some() {
+            self.close_after_queue(released.close);
+            return;
+        }
+        for arrival in after {
+            self.send_arrival(arrival);
+        }
+    }
+
+    /// A publication arrives. Whether it keeps up: false asks the host to close the connection as slow.
+    pub fn publish(&mut self, arrival: Arrival) -> bool {
+        if self.close.is_some() || self.gone {
+            return true;
+        }
+        self.publication_bytes += arrival.payload.len();
+        if self.calls_started > self.calls_released {
+            if let Class::Latest(_) = arrival.class {
+                let bytes = &mut self.publication_bytes;
+                self.held.retain(|held| {
+                    let replaced = held.arrival.topic == arrival.topic && held.arrival.class == arrival.class;
+                    *bytes = bytes.saturating_sub(if replaced { held.arrival.payload.len() } else { 0 });
+                    !replaced
+                });
+            }
+            self.held.push_back(Held { call: self.calls_started, arrival });
+        } else {
+            self.send_arrival(arrival);
+        }
+        self.keeps_up()
+    }
+
+    /// A frame from outside any call (a direct `send`).
+    pub fn send(&mut self, frame: Frame) -> bool {
+        if self.close.is_none() && !self.gone {
+            self.publication_bytes += frame.len();
+            self.outbox.push_back(Outgoing { payload: Payload::Frame(frame), class: Class::MustDeliver, topic: None, counted: true });
+        }
+        self.keeps_up()
+    }
+
+    /// A slot was filled with so many bytes. Whether the client keeps up, as [`ConnectionQueue::publish`].
+    pub fn slot_filled(&mut self, bytes: usize) -> bool {
+        if self.close.is_none() && !self.gone {
+            self.publication_bytes += bytes;
+        }
+        self.keeps_up()
+    }
+
+    /// Whether the client keeps up. Makes room by leaving out what may be left out.
+    fn keeps_up(&mut self) -> bool {
+        let limit = self.limits.queue_bytes;
+        if self.publication_bytes > limit {
+            let bytes = &mut self.publication_bytes;
+            self.outbox.retain(|outgoing| {
+                let leave_out = *bytes > limit && outgoing.class == Class::Droppable;
+                *bytes = bytes.saturating_sub(if leave_out { outgoing.payload.len() } else { 0 });
+                !leave_out
+            });
+        }
+        self.publication_bytes <= limit
+    }
+
+    /// Closes once everything queued so far is sent; what arrives later is dropped. The first close wins.
+    pub fn close_after_queue(&mut self, close: Option<Close>) {
+        if self.close.is_none() {
+            self.close = close;
+            self.inbox.clear();
+            self.inbox_bytes = 0;
+            self.held.clear();
+        }
+    }
+
+    /// Closes without sending what is queued: the client catches up by its protocol.
+    pub fn close_now(&mut self, close: Close) {
+        self.clear_outgoing();
+        self.close = None;
+        self.close_after_queue(Some(close));
+    }
+
+    /// Frames to be written now, up to about so many bytes (at least one, if there is one).
+    pub fn take_frames(&mut self, bytes_max: usize) -> Vec<Frame> {
+        let (mut frames, mut bytes) = (Vec::new(), 0);
+        while bytes < bytes_max {
+            match self.outbox.front().map(|outgoing| &outgoing.payload) {
+                None => break,
+                Some(Payload::Slot(slot)) if slot.get().is_none() => break,
+                Some(_) => {}
+            }
+            let Some(outgoing) = self.outbox.pop_front() else { break };
+            let waiting = if outgoing.counted { &mut self.publication_bytes } else { &mut self.own_bytes };
+            *waiting = waiting.saturating_sub(outgoing.payload.len());
+            match outgoing.payload {
+                Payload::Frame(frame) => {
+                    bytes += frame.len();
+                    frames.push(frame);
+                }
+                Payload::Slot(slot) => {
+                    let filled = slot.get().cloned().unwrap_or_default();
+                    bytes += filled.iter().map(Frame::len).sum::<usize>();
+                    frames.extend(filled);
+                }
+            }
+        }
+        frames
+    }
+
+    /// The close frame, once nothing is left to be sent before it.
+    pub fn due_close(&self) -> Option<&Close> {
+        if self.outbox.is_empty() { self.close.as_ref() } else { None }
+    }
+
+    /// Whether the connection is to be closed, now or after its queue.
+    pub fn is_closing(&self) -> bool {
+        self.close.is_some()
+    }
+
+    /// Whether nothing received is unanswered: no input waits, no call runs or waits at the gate.
+    pub fn is_idle(&self) -> bool {
+        self.inbox.is_empty() && !self.running && self.calls_started == self.calls_released
+    }
+
+    /// Once after a paced outcome: most of what was sent has been taken.
+    pub fn take_drained(&mut self) -> bool {
+        let drained = self.pace && self.own_bytes + self.publication_bytes <= self.limits.queue_bytes / 4;
+        if drained {
+            self.pace = false;
+        }
+        drained
+    }
+
+    fn clear_outgoing(&mut self) {
+        self.outbox.clear();
+        self.held.clear();
+        self.own_bytes = 0;
+        self.publication_bytes = 0;
+    }
+
+    fn send_arrival(&mut self, arrival: Arrival) {
+        if self.gone {
+            return;
+        }
+        let Arrival { topic, class, payload, close, .. } = arrival;
+        if let Class::Latest(_) = class {
+            let bytes = &mut self.publication_bytes;
+            self.outbox.retain(|outgoing| {
+                let replaced = outgoing.topic.as_deref() == Some(&topic) && outgoing.class == class;
+                *bytes = bytes.saturating_sub(if replaced { outgoing.payload.len() } else { 0 });
+                !replaced
+            });
+        }
+        self.outbox.push_back(Outgoing { payload, class, topic: Some(topic), counted: true });
+        if close.is_some() {
+            self.close_after_queue(close);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: QueueLimits = QueueLimits { queue_bytes: 10, inbox_bytes: 10, calls_in_gate: 2 };
+
+    fn text(text: &'static str) -> Frame {
+        Frame::Text(Bytes::from_static(text.as_bytes()))
+    }
+
+    fn arrival(topic: &str, sequence: Option<u64>, frame: &'static str) -> Arrival {
+        Arrival {
+            topic: topic.into(),
+            order: sequence.map(|sequence| (topic.into(), sequence)),
+            class: Class::MustDeliver,
+            payload: Payload::Frame(text(frame)),
+            close: None,
+        }
+    }
+
+    fn taken(queue: &mut ConnectionQueue<u8>) -> Vec<String> {
+        let name = |frame: Frame| match frame {
+            Frame::Text(bytes) | Frame::Binary(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+        };
+        queue.take_frames(1000).into_iter().map(name).collect()
+    }
+
+    #[test]
+    fn the_document_comes_first_and_what_it_contains_does_not_come_again() {
+        let mut queue = ConnectionQueue::<u8>::new(LIMITS);
+        let upgrade = queue.start_call();
+        queue.subscribed("d");
+        assert!(queue.publish(arrival("d", Some(1), "1")));
+        assert!(queue.publish(arrival("d", None, "e")));
+        assert!(queue.publish(arrival("d", Some(2), "2")));
+        queue.end_call(Vec::new());
+        queue.release(upgrade, Released { send: vec![text("document")], seen: vec![("d".into(), 1)], ..Released::default() });
+        assert_eq!(taken(&mut queue), ["document", "e", "2"]);
+    }
+
+    #[test]
+    fn a_broadcast_that_waited_comes_before_the_reply_that_rests_on_it() {
+        let mut queue = ConnectionQueue::<u8>::new(LIMITS);
+        queue.push_input(0, 1);
+        let (call, inputs) = queue.start_receive(10).unwrap();
+        assert_eq!(inputs, [0]);
+        assert!(queue.publish(arrival("d", Some(5), "won")));
+        queue.end_call(Vec::new());
+        queue.release(call, Released { send: vec![text("lost")], ..Released::default() });
+        assert_eq!(taken(&mut queue), ["won", "lost"]);
+    }
+
+    #[test]
+    fn a_publication_does_not_wait_for_calls_that_began_after_it() {
+        let mut queue = ConnectionQueue::<u8>::new(LIMITS);
+        queue.push_input(0, 1);
+        let (first, _) = queue.start_receive(1).unwrap();
+        assert!(queue.publish(arrival("d", Some(5), "p")));
+        queue.end_call(Vec::new());
+        queue.push_input(1, 1);
+        let (second, _) = queue.start_receive(1).unwrap();
+        queue.release(first, Released::default());
+        assert_eq!(taken(&mut queue), ["p"]);
+        queue.release(second, Released::default());
+        assert!(queue.is_idle() || queue.start_receive(1).is_none());
+    }
+
+    #[test]
+    fn only_so_many_calls_wait_at_the_gate() {
+        let mut queue = ConnectionQueue::<u8>::new(LIMITS);
+        for input in 0..3 {
+            queue.push_input(input, 1);
+        }
+        let (first, _) = queue.start_receive(1).unwrap();
+        queue.end_call(Vec::new());
+        queue.start_receive(1).unwrap();
+        queue.end_call(Vec::new());
+        assert!(queue.start_receive(1).is_none());
+        queue.release(first, Released::default());
+        assert!(queue.start_receive(1).is_some());
+    }
+
+    #[test]
+    fn a_slow_reader_loses_droppable_frames_first_and_is_then_closed() {
+        let mut queue = ConnectionQueue::<u8>::new(LIMITS);
+        assert!(queue.publish(Arrival { class: Class::Droppable, ..arrival("d", None, "presence") }));
+        assert!(queue.publish(arrival("d", Some(1), "update")));
+        assert_eq!(taken(&mut queue), ["update"]);
+        assert!(queue.publish(arrival("d", Some(2), "update")));
+        assert!(!queue.publish(arrival("d", Some(3), "update")));
+    }
+
+    #[test]
+    fn the_newest_of_a_kind_replaces_the_one_that_waits() {
+        let mut queue = ConnectionQueue::<u8>::new(LIMITS);
+        let poke = |frame| Arrival { class: Class::Latest("k".into()), ..arrival("d", None, frame) };
+        assert!(queue.publish(poke("1")) && queue.publish(arrival("d", None, "x")) && queue.publish(poke("2")));
+        assert_eq!(taken(&mut queue), ["x", "2"]);
+    }
+
+    #[test]
+    fn an_unfilled_slot_holds_back_what_is_behind_it() {
+        let mut queue = ConnectionQueue::<u8>::new(LIMITS);
+        let slot = Slot::default();
+        assert!(queue.publish(Arrival { payload: Payload::Slot(slot.clone()), ..arrival("d", Some(1), "") }));
+        assert!(queue.publish(arrival("d", Some(2), "2")));
+        assert!(taken(&mut queue).is_empty());
+        slot.set(vec![text("1")]).unwrap();
+        assert_eq!(taken(&mut queue), ["1", "2"]);
+    }
+
+    #[test]
+    fn a_close_follows_the_frames_and_ends_the_reading() {
+        let mut queue = ConnectionQueue::<u8>::new(LIMITS);
+        queue.push_input(0, 1);
+        let (call, _) = queue.start_receive(1).unwrap();
+        queue.push_input(1, 1);
+        queue.end_call(Vec::new());
+        let close = Close { code: 1005, reason: String::new() };
+        queue.release(call, Released { send: vec![text("unauthorized")], close: Some(close.clone()), ..Released::default() });
+        assert!(queue.due_close().is_none() && !queue.wants_input());
+        assert_eq!(taken(&mut queue), ["unauthorized"]);
+        assert_eq!(queue.due_close(), Some(&close));
+        assert!(queue.start_receive(1).is_none());
+    }
+
+    #[test]
+    fn inputs_that_were_put_off_come_again_first() {
+        let mut queue = ConnectionQueue::<u8>::new(LIMITS);
+        for input in 0..3 {
+            queue.push_input(input, 1);
+        }
+        let (_, inputs) = queue.start_receive(2).unwrap();
+        assert_eq!(inputs, [0, 1]);
+        queue.end_call(vec![(1, 1)]);
+        assert!(queue.start_receive(2).is_none());
+        queue.resume();
+        assert_eq!(queue.start_receive(5).unwrap().1, [1, 2]);
+    }
+}

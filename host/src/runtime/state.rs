@@ -1,0 +1,220 @@
+//! What a store holds: the limits of an instance, and the call that it serves right now.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use wasmtime::component::ResourceTable;
+use wasmtime::{ResourceLimiter, Store, StoreContextMut, UpdateDeadline};
+use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+
+use super::effect::Effect;
+use super::gate::CallId;
+use super::mount::MountCore;
+use crate::executor::{DatabaseName, Transaction};
+
+/// The store data of an instance of the logic.
+pub struct State {
+    wasi: WasiCtx,
+    table: ResourceTable,
+    limits: MemoryLimit,
+    mount: Option<Arc<MountCore>>,
+    /// The call under way; none between calls and while settings are checked.
+    pub(crate) call: Option<Call>,
+    /// The instance of the app component, made when first called.
+    pub(crate) app: Option<super::imports::app::AppInstance>,
+    /// When whatever runs now must be over.
+    pub(crate) deadline: Instant,
+}
+
+/// The root transaction of a call.
+pub(crate) struct OpenRoot {
+    pub(crate) database: DatabaseName,
+    pub(crate) transaction: Box<dyn Transaction>,
+}
+
+/// One call of the component: what it may still do, and what it has let out so far.
+pub(crate) struct Call {
+    pub(crate) id: CallId,
+    /// The connection or request that it serves.
+    pub(crate) connection: Option<u64>,
+    pub(crate) root: Option<OpenRoot>,
+    /// The one database that it writes.
+    pub(crate) written: Option<DatabaseName>,
+    /// Transactions committed.
+    pub(crate) committed: u32,
+    /// It did what cannot be repeated.
+    pub(crate) unrepeatable: bool,
+    /// A database asked for the call to be run again.
+    pub(crate) aborted: bool,
+    /// Effects by the transaction at whose place they leave.
+    pub(crate) bundles: Vec<Vec<Effect>>,
+    /// Keys that it set or deleted: it sees its own changes at once.
+    pub(crate) overlay: HashMap<String, Option<Vec<u8>>>,
+}
+
+impl Call {
+    /// A call that has done nothing yet.
+    pub(crate) fn new(id: CallId, connection: Option<u64>) -> Self {
+        Self {
+            id,
+            connection,
+            root: None,
+            written: None,
+            committed: 0,
+            unrepeatable: false,
+            aborted: false,
+            bundles: vec![Vec::new()],
+            overlay: HashMap::new(),
+        }
+    }
+
+    /// Lets something out, once what the call rests on is durable.
+    pub(crate) fn effect(&mut self, effect: Effect) {
+        match self.bundles.last_mut() {
+            Some(bundle) => bundle.push(effect),
+            None => self.bundles.push(vec![effect]),
+        }
+    }
+
+    /// Whether it may be run again from the start.
+    pub(crate) fn repeatable(&self) -> bool {
+        self.committed == 0 && !self.unrepeatable
+    }
+}
+
+impl State {
+    /// The data of a new store.
+    pub(crate) fn new(mount: Arc<MountCore>, memory_bytes: usize) -> Self {
+        Self { mount: Some(mount), ..Self::unbound(memory_bytes) }
+    }
+
+    /// The data of a store that serves no mount: settings can be checked with it.
+    pub(crate) fn unbound(memory_bytes: usize) -> Self {
+        Self {
+            wasi: wasi_context(),
+            table: ResourceTable::new(),
+            limits: MemoryLimit::new(memory_bytes),
+            mount: None,
+            call: None,
+            app: None,
+            deadline: Instant::now(),
+        }
+    }
+
+    /// The mount that this instance serves. Without one there are no imports: whoever uses them traps.
+    pub(crate) fn mount(&self) -> wasmtime::Result<Arc<MountCore>> {
+        self.mount.clone().ok_or_else(|| wasmtime::Error::msg("imports may be used within calls of a mount only"))
+    }
+
+    /// Bytes of memory that the instance has grown to.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.limits.bytes
+    }
+
+    pub(crate) fn table(&mut self) -> &mut ResourceTable {
+        &mut self.table
+    }
+
+    /// The call under way. Imports are reached from within calls only; elsewhere they trap.
+    pub(crate) fn call(&mut self) -> wasmtime::Result<&mut Call> {
+        self.call.as_mut().ok_or_else(|| wasmtime::Error::msg("imports may be used within calls only"))
+    }
+}
+
+impl WasiView for State {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+    }
+}
+
+/// The store data of an instance of an app component.
+pub struct AppState {
+    wasi: WasiCtx,
+    table: ResourceTable,
+    limits: MemoryLimit,
+    pub(crate) deadline: Instant,
+}
+
+impl AppState {
+    pub(crate) fn new(memory_bytes: usize) -> Self {
+        Self { wasi: wasi_context(), table: ResourceTable::new(), limits: MemoryLimit::new(memory_bytes), deadline: Instant::now() }
+    }
+}
+
+impl WasiView for AppState {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+    }
+}
+
+/// A deadline and limits that a store is held to.
+pub(crate) trait Bounded: Send + 'static {
+    fn deadline(&self) -> Instant;
+    fn limits(&mut self) -> &mut MemoryLimit;
+}
+
+impl Bounded for State {
+    fn deadline(&self) -> Instant {
+        self.deadline
+    }
+    fn limits(&mut self) -> &mut MemoryLimit {
+        &mut self.limits
+    }
+}
+
+impl Bounded for AppState {
+    fn deadline(&self) -> Instant {
+        self.deadline
+    }
+    fn limits(&mut self) -> &mut MemoryLimit {
+        &mut self.limits
+    }
+}
+
+/// Makes a store keep its limits: memory, and a deadline that is looked at with every tick of the epoch. In between
+/// a busy call lets others run.
+pub(crate) fn bound<T: Bounded>(store: &mut Store<T>) {
+    store.limiter(|state| state.limits());
+    store.set_epoch_deadline(1);
+    store.epoch_deadline_callback(|context: StoreContextMut<'_, T>| {
+        if Instant::now() >= context.data().deadline() {
+            Ok(UpdateDeadline::Interrupt)
+        } else {
+            Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
+        }
+    });
+}
+
+/// Nothing but clocks, random numbers and standard error for messages of a panic.
+fn wasi_context() -> WasiCtx {
+    WasiCtx::builder().inherit_stderr().build()
+}
+
+/// Bounds what an instance may take, and remembers what it took.
+pub(crate) struct MemoryLimit {
+    bytes_max: usize,
+    bytes: usize,
+}
+
+impl MemoryLimit {
+    fn new(bytes_max: usize) -> Self {
+        Self { bytes_max, bytes: 0 }
+    }
+}
+
+impl ResourceLimiter for MemoryLimit {
+    fn memory_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
+        // An instance may have several memories (composed parts); together they stay within the limit.
+        let bytes = self.bytes + desired.saturating_sub(current);
+        if bytes > self.bytes_max {
+            return Ok(false);
+        }
+        self.bytes = bytes;
+        Ok(true)
+    }
+
+    fn table_growing(&mut self, _current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
+        Ok(desired <= 100_000)
+    }
+}

@@ -1,0 +1,196 @@
+//! The server: listeners, routes, HTTP and WebSockets in front of a [`Runtime`].
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::runtime::{MountSettings, Runtime};
+
+mod operations;
+mod requests;
+mod routes;
+mod websocket;
+
+use routes::Routes;
+
+/// Time for a client to send the head of a request, and for an idle keep-alive connection.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// Time for open HTTP exchanges when the process stops.
+const HTTP_DRAIN: Duration = Duration::from_secs(5);
+
+/// Why the server does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// A listener's address is not one, or cannot be had.
+    #[error("cannot listen on {address}: {error}")]
+    Listen {
+        /// As configured.
+        address: String,
+        /// Why.
+        error: std::io::Error,
+    },
+}
+
+/// How the server is set.
+#[derive(Clone, Debug)]
+pub struct ServerSettings {
+    /// The main listener: it serves `/healthz`, `/readyz` and `/metrics` besides its mounts.
+    pub listen: String,
+    /// What `/metrics` asks for as a bearer token; none: it is open.
+    pub admin_token: Option<String>,
+}
+
+/// A running server.
+pub struct Server {
+    runtime: Arc<Runtime>,
+    addresses: Vec<SocketAddr>,
+    stop: watch::Sender<bool>,
+    accepting: JoinSet<()>,
+}
+
+/// What every connection of a listener shares.
+pub(crate) struct Shared {
+    pub(crate) runtime: Arc<Runtime>,
+    pub(crate) routes: Routes,
+    /// The listener that answers for the process itself.
+    pub(crate) main: bool,
+    pub(crate) admin_token: Option<String>,
+    /// Set once the process stops.
+    pub(crate) stopping: watch::Receiver<bool>,
+}
+
+impl Server {
+    /// Listens for the mounts of a run time. The main listener comes first in [`Server::addresses`].
+    pub async fn start(runtime: Arc<Runtime>, mounts: &[MountSettings], settings: ServerSettings) -> Result<Self, ServerError> {
+        let (stop, stopping) = watch::channel(false);
+        let mut by_listener: Vec<(String, Routes)> = vec![(settings.listen.clone(), Routes::default())];
+        for (mount, core) in mounts.iter().zip(runtime.mounts()) {
+            let index = by_listener.iter().position(|(listen, _)| *listen == mount.listen).unwrap_or_else(|| {
+                by_listener.push((mount.listen.clone(), Routes::default()));
+                by_listener.len() - 1
+            });
+            by_listener[index].1.add(core);
+        }
+        let (mut addresses, mut accepting) = (Vec::new(), JoinSet::new());
+        for (index, (listen, routes)) in by_listener.into_iter().enumerate() {
+            let listener = bind(&listen).await.map_err(|error| ServerError::Listen { address: listen.clone(), error })?;
+            addresses.push(listener.local_addr().map_err(|error| ServerError::Listen { address: listen.clone(), error })?);
+            let shared = Arc::new(Shared {
+                runtime: runtime.clone(),
+                routes,
+                main: index == 0,
+                admin_token: settings.admin_token.clone(),
+                stopping: stopping.clone(),
+            });
+            accepting.spawn(accept_all(listener, shared));
+        }
+        Ok(Self { runtime, addresses, stop, accepting })
+    }
+
+    /// The addresses that are listened on, the main one first.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// The run time behind it.
+    pub fn runtime(&self) -> &Arc<Runtime> {
+        &self.runtime
+    }
+
+    /// Stops: no new connections, what was received is answered, sockets close, data is settled.
+    pub async fn stop(mut self) {
+        // Nobody may listen any more; that is no reason not to stop.
+        let _ = self.stop.send(true);
+        self.runtime.stop().await;
+        let _ = tokio::time::timeout(HTTP_DRAIN, async { while self.accepting.join_next().await.is_some() {} }).await;
+    }
+}
+
+async fn bind(listen: &str) -> std::io::Result<TcpListener> {
+    let mut last = std::io::Error::new(std::io::ErrorKind::InvalidInput, "no such address");
+    for address in tokio::net::lookup_host(listen).await? {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        // A restart must not wait for the sockets of the last run.
+        socket.set_reuseaddr(true)?;
+        match socket.bind(address).and_then(|()| socket.listen(4096)) {
+            Ok(listener) => return Ok(listener),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+async fn accept_all(listener: TcpListener, shared: Arc<Shared>) {
+    let mut stopping = shared.stopping.clone();
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            () = stopped(&mut stopping) => break,
+            Some(_) = connections.join_next(), if !connections.is_empty() => {}
+            accepted = listener.accept() => match accepted {
+                Ok((stream, remote)) => {
+                    connections.spawn(serve_connection(stream, remote, shared.clone()));
+                }
+                Err(error) => {
+                    // Out of file descriptors, most likely: those that are open go on.
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            }
+        }
+    }
+    drop(listener);
+    while connections.join_next().await.is_some() {}
+}
+
+async fn serve_connection(stream: TcpStream, remote: SocketAddr, shared: Arc<Shared>) {
+    // Frames are small and somebody waits for them.
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "TCP_NODELAY could not be set");
+    }
+    let mut stopping = shared.stopping.clone();
+    let service = service_fn(move |request: Request<Incoming>| {
+        let shared = shared.clone();
+        async move { Ok::<_, Infallible>(requests::answer(request, remote, shared).await) }
+    });
+    let mut builder = http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(64 << 10);
+    let connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
+    tokio::pin!(connection);
+    let served = tokio::select! {
+        served = connection.as_mut() => served,
+        () = stopped(&mut stopping) => {
+            connection.as_mut().graceful_shutdown();
+            match tokio::time::timeout(HTTP_DRAIN, connection).await {
+                Ok(served) => served,
+                Err(_) => return,
+            }
+        }
+    };
+    if let Err(error) = served {
+        tracing::debug!(%error, "an HTTP connection ended");
+    }
+}
+
+/// Waits until the process stops.
+async fn stopped(stopping: &mut watch::Receiver<bool>) {
+    // An error means that the server is gone, which is as good.
+    drop(stopping.wait_for(|stop| *stop).await);
+}
+
+/// Query strings may hold credentials: they are never logged. This is what a log may say of a request.
+pub(crate) fn loggable(head: &hyper::http::request::Parts) -> HashMap<&'static str, String> {
+    let origin = head.headers.get("origin").and_then(|origin| origin.to_str().ok()).unwrap_or("-");
+    HashMap::from([("path", head.uri.path().to_owned()), ("origin", origin.to_owned())])
+}

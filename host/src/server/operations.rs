@@ -1,0 +1,69 @@
+//! What the process answers for itself: `/healthz`, `/readyz`, `/metrics`.
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
+use hyper::{Method, Response, StatusCode};
+use subtle::ConstantTimeEq as _;
+
+use super::Shared;
+use super::requests::{Answer, status};
+
+/// The answer to a path of the process itself; none for any other path.
+pub(crate) async fn answer(path: &str, method: &Method, headers: &HeaderMap, shared: &Shared) -> Option<Answer> {
+    if !matches!(path, "/healthz" | "/readyz" | "/metrics") {
+        return None;
+    }
+    if method != Method::GET && method != Method::HEAD {
+        return Some(status(StatusCode::METHOD_NOT_ALLOWED));
+    }
+    Some(match path {
+        "/healthz" => json(StatusCode::OK, &serde_json::json!({"status": "ok"})),
+        "/readyz" => ready(shared).await,
+        _ if !may_administrate(headers, shared) => status(StatusCode::UNAUTHORIZED),
+        _ => metrics(shared),
+    })
+}
+
+async fn ready(shared: &Shared) -> Answer {
+    if *shared.stopping.borrow() {
+        return json(StatusCode::SERVICE_UNAVAILABLE, &serde_json::json!({"status": "stopping"}));
+    }
+    let problems = shared.runtime.ready().await;
+    if problems.is_empty() {
+        return json(StatusCode::OK, &serde_json::json!({"status": "ready"}));
+    }
+    for (backend, problem) in &problems {
+        tracing::warn!(backend, problem, "not ready");
+    }
+    let failed: Vec<_> = problems.into_iter().map(|(backend, _)| backend).collect();
+    json(StatusCode::SERVICE_UNAVAILABLE, &serde_json::json!({"status": "unavailable", "failed": failed}))
+}
+
+fn metrics(shared: &Shared) -> Answer {
+    match shared.runtime.metrics().render() {
+        Ok(text) => {
+            let mut answer = Response::new(Full::new(Bytes::from(text)));
+            answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; version=0.0.4"));
+            answer
+        }
+        Err(error) => {
+            tracing::error!(%error, "metrics cannot be written");
+            status(StatusCode::INTERNAL_SERVER_ERROR)
+        }
+    }
+}
+
+/// Whether a request may see what is meant for whoever runs the server.
+fn may_administrate(headers: &HeaderMap, shared: &Shared) -> bool {
+    let Some(expected) = &shared.admin_token else { return true };
+    let presented = headers.get(AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
+    presented.is_some_and(|presented| bool::from(presented.ct_eq(expected.as_bytes())))
+}
+
+fn json(code: StatusCode, value: &serde_json::Value) -> Answer {
+    let mut answer = Response::new(Full::new(Bytes::from(value.to_string())));
+    *answer.status_mut() = code;
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    answer
+}

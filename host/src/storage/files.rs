@@ -1,0 +1,390 @@
+//! Objects as files.
+//!
+//! One file holds an object and what is known of it, so both appear, change and go at once:
+//!
+//! ```text
+//! SYNCOBJ1 │ header bytes, u32 big-endian │ header, JSON │ content
+//! ```
+//!
+//! It is written to `<folder>/.temporary/`, synced, renamed to `<folder>/<mount>/<shard>/<key>.object`, and the folder
+//! is synced. The shard is the first byte of the key's hash; mount and key are encoded so that any text is safe. The
+//! name gives the key back unless the key is long; then the header does.
+
+use std::collections::BinaryHeap;
+use std::fs::{self, File};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::memory::{Clock, clamp_range, object_info, system_clock};
+use super::{ObjectInfo, Objects, StorageError};
+use crate::executor::sqlite::folder::{FolderLock, NAME_BYTES_MAX, create_folder, decode_name, encode_name, hex, sync_folder};
+
+/// First bytes of a file; the digit is the format version.
+const MAGIC: &[u8; 8] = b"SYNCOBJ1";
+
+/// A header is larger than its key and content type by a few hundred bytes; more than this is damage.
+const HEADER_BYTES_MAX: u32 = 1 << 20;
+
+/// Of the encoded key. File names have at most 255 bytes.
+const KEY_BYTES_MAX: usize = 240;
+
+const SUFFIX: &str = ".object";
+
+/// Beside the mounts: no encoded name has a dot.
+const TEMPORARY: &str = ".temporary";
+
+/// Objects in a folder, which belongs to one process.
+pub struct FileObjects {
+    folder: Arc<Folder>,
+}
+
+struct Folder {
+    path: PathBuf,
+    temporary: PathBuf,
+    temporary_next: AtomicU64,
+    clock: Clock,
+    _lock: FolderLock,
+}
+
+/// What stands before the content.
+#[derive(Serialize, Deserialize)]
+struct Header {
+    key: String,
+    size: u64,
+    content_type: String,
+    sha256: Option<String>,
+    created_ms: u64,
+    etag: String,
+}
+
+impl Header {
+    fn into_info(self) -> ObjectInfo {
+        let Self { key: _, size, content_type, sha256, created_ms, etag } = self;
+        ObjectInfo { size, content_type, sha256, created_ms, etag }
+    }
+}
+
+impl FileObjects {
+    /// Opens a folder (by custom `<data>/objects`), making it where there is none, and sweeps what a crash left.
+    pub async fn open(folder: impl Into<PathBuf>) -> Result<Self, StorageError> {
+        let folder = folder.into();
+        let folder = blocking(move || Folder::open(folder, system_clock())).await?;
+        Ok(Self { folder: Arc::new(folder) })
+    }
+
+    async fn run<T: Send + 'static>(
+        &self,
+        mount: &str,
+        key: &str,
+        work: impl FnOnce(&Folder, &str, &str) -> Result<T, StorageError> + Send + 'static,
+    ) -> Result<T, StorageError> {
+        let (folder, mount, key) = (Arc::clone(&self.folder), mount.to_owned(), key.to_owned());
+        blocking(move || work(&folder, &mount, &key)).await
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, StorageError> + Send + 'static) -> Result<T, StorageError> {
+    let joined = tokio::task::spawn_blocking(work).await;
+    joined.unwrap_or_else(|error| Err(StorageError::Unavailable(error.to_string())))
+}
+
+fn storage_error(error: io::Error) -> StorageError {
+    match error.kind() {
+        io::ErrorKind::NotFound => StorageError::NotFound,
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => StorageError::Limit("disk".to_owned()),
+        _ => StorageError::Unavailable(error.to_string()),
+    }
+}
+
+/// For writes: a folder that has gone is no answer to "where is the object".
+fn write_error(error: io::Error) -> StorageError {
+    match storage_error(error) {
+        StorageError::NotFound => StorageError::Unavailable("a folder of the storage is gone".to_owned()),
+        other => other,
+    }
+}
+
+fn damaged(path: &Path) -> StorageError {
+    StorageError::Unavailable(format!("{} is damaged or of a newer format", path.display()))
+}
+
+impl Folder {
+    fn open(path: PathBuf, clock: Clock) -> Result<Self, StorageError> {
+        create_folder(&path).map_err(write_error)?;
+        let lock = FolderLock::take(&path, ".lock").map_err(|error| StorageError::Unavailable(error.to_string()))?;
+        let temporary = path.join(TEMPORARY);
+        create_folder(&temporary).map_err(write_error)?;
+        // The lock says that nobody is writing these.
+        for entry in fs::read_dir(&temporary).map_err(write_error)? {
+            fs::remove_file(entry.map_err(write_error)?.path()).map_err(write_error)?;
+        }
+        Ok(Self { path, temporary, temporary_next: AtomicU64::new(0), clock, _lock: lock })
+    }
+
+    fn path_of_mount(&self, mount: &str) -> PathBuf {
+        self.path.join(encode_name(mount, NAME_BYTES_MAX))
+    }
+
+    fn path_of(&self, mount: &str, key: &str) -> PathBuf {
+        let shard = hex(&Sha256::digest(key.as_bytes())[..1]);
+        let name = format!("{}{SUFFIX}", encode_name(key, KEY_BYTES_MAX));
+        self.path_of_mount(mount).join(shard).join(name)
+    }
+
+    /// Opens an object; the file stands at its content.
+    fn open_object(path: &Path) -> Result<(File, Header), StorageError> {
+        let mut file = File::open(path).map_err(storage_error)?;
+        let cut = |error: io::Error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => damaged(path),
+            _ => storage_error(error),
+        };
+        let mut start = [0; 12];
+        file.read_exact(&mut start).map_err(cut)?;
+        let (magic, length) = start.split_at(MAGIC.len());
+        let length = length.try_into().map(u32::from_be_bytes).map_err(|_| damaged(path))?;
+        if magic != MAGIC || length > HEADER_BYTES_MAX {
+            return Err(damaged(path));
+        }
+        let mut header = vec![0; length as usize];
+        file.read_exact(&mut header).map_err(cut)?;
+        let header: Header = serde_json::from_slice(&header).map_err(|_| damaged(path))?;
+        let content_start = start.len() as u64 + u64::from(length);
+        if file.metadata().map_err(storage_error)?.len() != content_start + header.size {
+            return Err(damaged(path));
+        }
+        Ok((file, header))
+    }
+
+    fn read(&self, mount: &str, key: &str, range: Option<(u64, u64)>) -> Result<Bytes, StorageError> {
+        let (mut file, header) = Self::open_object(&self.path_of(mount, key))?;
+        let (start, length) = clamp_range(header.size, range);
+        let bytes = usize::try_from(length).map_err(|_| StorageError::Limit("memory".to_owned()))?;
+        let content_start = file.stream_position().map_err(storage_error)?;
+        file.seek(SeekFrom::Start(content_start + start)).map_err(storage_error)?;
+        let mut content = Vec::new();
+        // Not `vec!`: too large an object is an error of this call, not the end of the process.
+        content.try_reserve_exact(bytes).map_err(|_| StorageError::Limit("memory".to_owned()))?;
+        file.take(length).read_to_end(&mut content).map_err(storage_error)?;
+        if content.len() != bytes {
+            return Err(StorageError::Unavailable("an object ended early".to_owned()));
+        }
+        Ok(content.into())
+    }
+
+    fn write(&self, mount: &str, key: &str, content_type: &str, content: &[u8]) -> Result<ObjectInfo, StorageError> {
+        let ObjectInfo { size, content_type, sha256, created_ms, etag } = object_info(content, content_type, (self.clock)());
+        let header = Header { key: key.to_owned(), size, content_type, sha256, created_ms, etag };
+        let encoded = serde_json::to_vec(&header).map_err(|error| StorageError::Unavailable(error.to_string()))?;
+        let length = u32::try_from(encoded.len()).ok().filter(|length| *length <= HEADER_BYTES_MAX);
+        let length = length.ok_or_else(|| StorageError::Limit("size of a key or content type".to_owned()))?;
+        let path = self.path_of(mount, key);
+        let folder = path.parent().unwrap_or(&self.path);
+        create_folder(folder).map_err(write_error)?;
+        let temporary = self.temporary_path();
+        let written = write_synced(&temporary, &[MAGIC, &length.to_be_bytes(), &encoded, content])
+            .and_then(|()| fs::rename(&temporary, &path))
+            .and_then(|()| sync_folder(folder));
+        if let Err(error) = written {
+            // If it is there at all, it is of no use; the next start would sweep it.
+            let _ = fs::remove_file(&temporary);
+            return Err(write_error(error));
+        }
+        Ok(header.into_info())
+    }
+
+    fn delete(&self, mount: &str, key: &str) -> Result<(), StorageError> {
+        let path = self.path_of(mount, key);
+        match fs::remove_file(&path) {
+            Ok(()) => sync_folder(path.parent().unwrap_or(&self.path)).map_err(write_error),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(storage_error(error)),
+        }
+    }
+
+    fn list(&self, mount: &str, prefix: &str, after: Option<&str>, limit: u32) -> Result<Vec<(String, ObjectInfo)>, StorageError> {
+        // An object that is deleted between the look at its name and the look at its header leaves a gap, and an
+        // answer below the limit would be taken for the last: then all is looked at again.
+        loop {
+            let found = self.smallest_keys(mount, prefix, after, limit as usize)?;
+            let infos = found.into_iter().map(|(key, path)| Ok((key, Self::open_object(&path)?.1.into_info())));
+            match infos.collect() {
+                Err(StorageError::NotFound) => {}
+                result => return result,
+            }
+        }
+    }
+
+    fn smallest_keys(&self, mount: &str, prefix: &str, after: Option<&str>, limit: usize) -> Result<Vec<(String, PathBuf)>, StorageError> {
+        // The largest is on top, and goes when there are too many.
+        let mut smallest = BinaryHeap::new();
+        for shard in entries(&self.path_of_mount(mount))? {
+            for path in entries(&shard)? {
+                let Some(key) = key_of(&path)? else { continue };
+                if !key.starts_with(prefix) || after.is_some_and(|after| key.as_str() <= after) {
+                    continue;
+                }
+                smallest.push((key, path));
+                if smallest.len() > limit {
+                    smallest.pop();
+                }
+            }
+        }
+        Ok(smallest.into_sorted_vec())
+    }
+
+    fn temporary_path(&self) -> PathBuf {
+        self.temporary.join(self.temporary_next.fetch_add(1, Ordering::Relaxed).to_string())
+    }
+
+    fn ready(&self) -> Result<(), StorageError> {
+        let path = self.temporary_path();
+        let number = (self.clock)().to_be_bytes();
+        write_synced(&path, &[&number]).map_err(write_error)?;
+        let read = fs::read(&path).map_err(write_error)?;
+        fs::remove_file(&path).map_err(write_error)?;
+        if read == number { Ok(()) } else { Err(StorageError::Unavailable("read something else than was written".to_owned())) }
+    }
+}
+
+fn write_synced(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
+    let mut file = File::create(path)?;
+    for part in parts {
+        file.write_all(part)?;
+    }
+    file.sync_all()
+}
+
+/// What is in a folder; nothing where there is no folder.
+fn entries(folder: &Path) -> Result<Vec<PathBuf>, StorageError> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(storage_error(error)),
+    };
+    entries.map(|entry| entry.map(|entry| entry.path()).map_err(storage_error)).collect()
+}
+
+/// The key of an object's file; none where it is something else.
+fn key_of(path: &Path) -> Result<Option<String>, StorageError> {
+    let Some(encoded) = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(SUFFIX)) else {
+        return Ok(None);
+    };
+    if let Some(key) = decode_name(encoded, KEY_BYTES_MAX) {
+        return Ok(Some(key));
+    }
+    match Folder::open_object(path) {
+        Ok((_, header)) => Ok(Some(header.key)),
+        Err(StorageError::NotFound) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+#[async_trait]
+impl Objects for FileObjects {
+    async fn head(&self, mount: &str, key: &str) -> Result<ObjectInfo, StorageError> {
+        self.run(mount, key, |folder, mount, key| Ok(Folder::open_object(&folder.path_of(mount, key))?.1.into_info())).await
+    }
+
+    async fn read(&self, mount: &str, key: &str, range: Option<(u64, u64)>) -> Result<Bytes, StorageError> {
+        self.run(mount, key, move |folder, mount, key| folder.read(mount, key, range)).await
+    }
+
+    async fn write(&self, mount: &str, key: &str, content_type: &str, content: Bytes) -> Result<ObjectInfo, StorageError> {
+        let content_type = content_type.to_owned();
+        self.run(mount, key, move |folder, mount, key| folder.write(mount, key, &content_type, &content)).await
+    }
+
+    async fn delete(&self, mount: &str, key: &str) -> Result<(), StorageError> {
+        self.run(mount, key, |folder, mount, key| folder.delete(mount, key)).await
+    }
+
+    async fn list(&self, mount: &str, prefix: &str, after: Option<&str>, limit: u32) -> Result<Vec<(String, ObjectInfo)>, StorageError> {
+        let after = after.map(str::to_owned);
+        self.run(mount, prefix, move |folder, mount, prefix| folder.list(mount, prefix, after.as_deref(), limit)).await
+    }
+
+    async fn ready(&self) -> Result<(), StorageError> {
+        self.run("", "", |folder, _, _| folder.ready()).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::storage::memory::suite::{self, block_on};
+
+    #[tokio::test]
+    async fn objects_keep_the_contract() {
+        let folder = tempfile::tempdir().unwrap();
+        suite::objects(&FileObjects::open(folder.path().join("objects")).await.unwrap()).await;
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+        #[test]
+        fn any_keys_of_objects(mount in any::<String>(), keys in suite::weird_keys()) {
+            let folder = tempfile::tempdir().unwrap();
+            block_on(async {
+                let store = FileObjects::open(folder.path().join("objects")).await.unwrap();
+                suite::weird_objects(&store, &mount, keys).await;
+            });
+            // All of it is below the folder.
+            prop_assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        }
+    }
+
+    #[tokio::test]
+    async fn objects_survive_a_restart_and_leftovers_do_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = FileObjects::open(folder.path()).await.unwrap();
+        let refused = FileObjects::open(folder.path()).await.err();
+        assert!(matches!(refused, Some(StorageError::Unavailable(_))), "{refused:?}");
+        let info = store.write("m", "k", "a/b", Bytes::from_static(b"content")).await.unwrap();
+        drop(store);
+        let leftover = folder.path().join(TEMPORARY).join("7");
+        fs::write(&leftover, b"half").unwrap();
+        let store = FileObjects::open(folder.path()).await.unwrap();
+        assert!(!leftover.exists());
+        assert_eq!(store.head("m", "k").await, Ok(info));
+        assert_eq!(store.read("m", "k", None).await, Ok(Bytes::from_static(b"content")));
+    }
+
+    #[tokio::test]
+    async fn a_damaged_file_is_no_object() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = FileObjects::open(folder.path()).await.unwrap();
+        store.write("m", "k", "", Bytes::from_static(b"content")).await.unwrap();
+        let path = store.folder.path_of("m", "k");
+        let whole = fs::read(&path).unwrap();
+        for length in 0..whole.len() {
+            fs::write(&path, &whole[..length]).unwrap();
+            assert!(matches!(store.read("m", "k", None).await, Err(StorageError::Unavailable(_))), "{length}");
+        }
+        let mut newer = whole.clone();
+        newer[MAGIC.len() - 1] = b'2';
+        fs::write(&path, &newer).unwrap();
+        assert!(matches!(store.head("m", "k").await, Err(StorageError::Unavailable(_))));
+        store.write("m", "k", "", Bytes::from_static(b"new")).await.unwrap();
+        assert_eq!(store.read("m", "k", None).await, Ok(Bytes::from_static(b"new")));
+    }
+
+    #[tokio::test]
+    async fn foreign_files_are_no_objects() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = FileObjects::open(folder.path()).await.unwrap();
+        store.write("m", "k", "", Bytes::new()).await.unwrap();
+        let shard = store.folder.path_of("m", "k").parent().unwrap().to_owned();
+        fs::write(shard.join("notes.txt"), b"").unwrap();
+        let keys: Vec<_> = store.list("m", "", None, 9).await.unwrap().into_iter().map(|(key, _)| key).collect();
+        assert_eq!(keys, ["k"]);
+    }
+}

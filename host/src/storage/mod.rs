@@ -1,0 +1,90 @@
+//! `storage`: key-value facts and objects, one file per backend.
+//!
+//! [`KeyValue`] and [`Objects`] are embedding interfaces, chosen apart from each other. Keys reach a backend as
+//! `(mount, key)`; two mounts never meet. Errors and shapes are those of the contract, `wit/deps/host/storage.wit`.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+pub mod files;
+pub mod memory;
+pub mod sqlite;
+
+/// Why the storage did not do what it was asked.
+#[derive(Clone, Debug, thiserror::Error, PartialEq)]
+pub enum StorageError {
+    /// No such key.
+    #[error("not found")]
+    NotFound,
+    /// Somebody else was faster, or the value is of another kind (a counter that holds text).
+    #[error("conflict")]
+    Conflict,
+    /// Size of a key or value, or disk.
+    #[error("a limit was reached: {0}")]
+    Limit(String),
+    /// Away, or broken.
+    #[error("the storage is unavailable: {0}")]
+    Unavailable(String),
+}
+
+/// Both halves of the storage.
+#[derive(Clone)]
+pub struct Storage {
+    /// Key-value facts.
+    pub keyvalue: Arc<dyn KeyValue>,
+    /// Objects.
+    pub objects: Arc<dyn Objects>,
+}
+
+/// Small shared facts. Values survive a restart (but in memory); expired ones are as if they were not there.
+#[async_trait]
+pub trait KeyValue: Send + Sync + 'static {
+    /// The value of a key.
+    async fn get(&self, mount: &str, key: &str) -> Result<Option<Vec<u8>>, StorageError>;
+    /// Sets a key; it expires after `time_to_live_ms`.
+    async fn set(&self, mount: &str, key: &str, value: Vec<u8>, time_to_live_ms: Option<u64>) -> Result<(), StorageError>;
+    /// Removes a key; no error where there is none.
+    async fn delete(&self, mount: &str, key: &str) -> Result<(), StorageError>;
+    /// Adds to a counter (0 where there is none) and gives the sum. A counter reads back as its decimal text. The time to live counts from its creation.
+    async fn increment(&self, mount: &str, key: &str, delta: i64, time_to_live_ms: Option<u64>) -> Result<i64, StorageError>;
+    /// Sets the key if it holds `expected` (none: if it is absent); whether it did.
+    async fn compare_and_set(&self, mount: &str, key: &str, expected: Option<Vec<u8>>, value: Vec<u8>) -> Result<bool, StorageError>;
+    /// Keys with a prefix in order of their bytes, after one, at most `limit`.
+    async fn keys(&self, mount: &str, prefix: &str, after: Option<&str>, limit: u32) -> Result<Vec<String>, StorageError>;
+    /// Whether the backend works right now (asked by `/readyz`).
+    async fn ready(&self) -> Result<(), StorageError>;
+}
+
+/// What is known of an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ObjectInfo {
+    /// Bytes.
+    pub size: u64,
+    /// As given when it was written.
+    pub content_type: String,
+    /// SHA-256 of the content in lower-case hex.
+    pub sha256: Option<String>,
+    /// Milliseconds since 1970.
+    pub created_ms: u64,
+    /// Changes with the content; without quotes.
+    pub etag: String,
+}
+
+/// Objects: whole or not there.
+#[async_trait]
+pub trait Objects: Send + Sync + 'static {
+    /// What is known of an object.
+    async fn head(&self, mount: &str, key: &str) -> Result<ObjectInfo, StorageError>;
+    /// The bytes of an object, or `length` bytes from `start` (less at its end).
+    async fn read(&self, mount: &str, key: &str, range: Option<(u64, u64)>) -> Result<Bytes, StorageError>;
+    /// Writes an object, replacing one under the same key; durable when this returns.
+    async fn write(&self, mount: &str, key: &str, content_type: &str, content: Bytes) -> Result<ObjectInfo, StorageError>;
+    /// Removes an object; no error where there is none.
+    async fn delete(&self, mount: &str, key: &str) -> Result<(), StorageError>;
+    /// Objects with a prefix in order of the bytes of their keys, after one, at most `limit`.
+    async fn list(&self, mount: &str, prefix: &str, after: Option<&str>, limit: u32) -> Result<Vec<(String, ObjectInfo)>, StorageError>;
+    /// Whether the backend works right now (asked by `/readyz`).
+    async fn ready(&self) -> Result<(), StorageError>;
+}
