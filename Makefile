@@ -1,0 +1,49 @@
+# Thin: cargo and npm do the work.
+#   make run    installs what is missing, builds, serves on 127.0.0.1:8787
+#   make test   everything that continuous integration runs
+.PHONY: run build component test lint unit clients docs clean tools node nextest
+
+CARGO ?= cargo
+ARGS ?=
+
+run: build
+	./target/release/syncline serve $(ARGS)
+
+# target/release/syncline, with the component inside (host/build.rs compiles it).
+build: tools
+	$(CARGO) build --release --locked
+
+# The component alone: target/component/wasm32-wasip2/release/syncline_component.wasm
+component: tools
+	$(CARGO) build --release --locked --target wasm32-wasip2 -p syncline-component -p syncline-app-empty --target-dir target/component
+
+test: build lint unit clients
+
+lint: tools
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --release --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --locked --no-deps --quiet
+
+# SYNCLINE_TEST_SCALE=10 makes the random and the crash tests run ten times as long.
+unit: build nextest
+	$(CARGO) nextest run --release --locked --no-fail-fast
+	$(CARGO) test --release --locked --doc
+
+# Real clients from npm against the binary that was just built.
+clients: build node
+	cd examples && npm ci --no-audit --no-fund --silent
+	cd tests/clients && npm ci --no-audit --no-fund --silent && npm test
+
+tools:
+	@command -v $(CARGO) >/dev/null || { echo "Rust is missing: install rustup (for instance: apt-get install rustup && rustup default stable)"; exit 1; }
+	@test -d "$$(rustc --print sysroot)/lib/rustlib/wasm32-wasip2" || rustup target add wasm32-wasip2
+	@command -v cc >/dev/null || { echo "installing a C compiler for SQLite"; apt-get update -qq && apt-get install -y -qq gcc libc6-dev; }
+
+nextest:
+	@$(CARGO) nextest --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-nextest
+
+node:
+	@command -v npm >/dev/null || { apt-get update -qq && apt-get install -y -qq nodejs npm; }
+
+clean:
+	$(CARGO) clean

@@ -1,0 +1,71 @@
+//! The shipped binary as a process.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::{Child, Command};
+
+use crate::DEADLINE;
+
+/// A running `syncline`; killed when dropped.
+pub struct Process {
+    /// The main listener.
+    pub address: SocketAddr,
+    child: Child,
+}
+
+/// The shipped binary, beside the test binaries.
+pub fn binary() -> PathBuf {
+    if let Some(path) = std::env::var_os("SYNCLINE_BIN") {
+        return path.into();
+    }
+    let test = std::env::current_exe().expect("a test knows its own path");
+    test.parent().and_then(Path::parent).expect("tests are two folders below the target").join("syncline")
+}
+
+/// The command with nothing of this environment's settings.
+pub fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(binary());
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("SYNCLINE_")) {
+        command.env_remove(name);
+    }
+    command.args(arguments).kill_on_drop(true);
+    command
+}
+
+impl Process {
+    /// Starts a server on a data folder; `arguments` come on top.
+    pub async fn start(data: &Path, arguments: &[&str]) -> Self {
+        let mut command = command(arguments);
+        command.arg("--data").arg(data).stdout(Stdio::piped()).stderr(Stdio::inherit());
+        if !arguments.contains(&"--listen") {
+            command.args(["--listen", "127.0.0.1:0"]);
+        }
+        let mut child = command.spawn().expect("the binary is built");
+        let mut lines = BufReader::new(child.stdout.take().expect("standard output is piped")).lines();
+        let line = tokio::time::timeout(DEADLINE, lines.next_line()).await.expect("the server starts within the deadline");
+        let line = line.expect("standard output can be read").expect("the server says where it listens");
+        let address = line.strip_prefix("listening on http://").and_then(|address| address.parse().ok());
+        Self { address: address.unwrap_or_else(|| panic!("an address was expected, not {line:?}")), child }
+    }
+
+    /// The process id.
+    pub fn id(&self) -> u32 {
+        self.child.id().expect("the process runs")
+    }
+
+    /// `kill -9`, and waits for the end.
+    pub async fn kill(mut self) {
+        self.child.kill().await.expect("the process can be killed");
+    }
+
+    /// Ends it in order; the exit code.
+    pub async fn terminate(mut self) -> i32 {
+        let terminated = Command::new("kill").args(["-TERM", &self.id().to_string()]).status().await;
+        assert!(terminated.expect("kill can be run").success());
+        let status = tokio::time::timeout(DEADLINE, self.child.wait()).await.expect("the server ends within the deadline");
+        status.expect("the process was started here").code().expect("it ended by itself")
+    }
+}

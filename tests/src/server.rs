@@ -1,0 +1,117 @@
+//! A server in this process, with any backends.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use serde_json::{Map, Value, json};
+use syncline::executor::Executor;
+use syncline::executor::sqlite::{SqliteExecutor, SqliteSettings};
+use syncline::pubsub::memory::MemoryPubSub;
+use syncline::runtime::{Backends, GUEST_COMPONENT, MountSettings, Runtime, RuntimeSettings};
+use syncline::server::{Server, ServerSettings};
+use syncline::storage::Storage;
+use syncline::storage::memory::{MemoryKeyValue, MemoryObjects};
+use tempfile::TempDir;
+
+/// A server in this process. Dropping it leaves its tasks to the test's runtime; [`TestServer::stop`] ends it in order.
+pub struct TestServer {
+    /// Where it listens.
+    pub address: SocketAddr,
+    server: Option<Server>,
+    folder: Arc<TempDir>,
+}
+
+/// How a [`TestServer`] is set.
+pub struct Setup {
+    /// The component.
+    pub component: Vec<u8>,
+    /// The mounts.
+    pub mounts: Vec<MountSettings>,
+    /// SQL; none: SQLite in a folder of the test.
+    pub executor: Option<Arc<dyn Executor>>,
+    /// Limits.
+    pub runtime: RuntimeSettings,
+    /// For `/metrics`.
+    pub admin_token: Option<String>,
+    /// Data of an earlier server, to go on with.
+    pub folder: Option<Arc<TempDir>>,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            component: GUEST_COMPONENT.to_vec(),
+            mounts: vec![secsync_mount("secsync", json!({}))],
+            executor: None,
+            runtime: RuntimeSettings { cache: Some(cache()), ..RuntimeSettings::default() },
+            admin_token: None,
+            folder: None,
+        }
+    }
+}
+
+/// Compiled code is shared by all tests: compiling the component takes longer than most of them.
+fn cache() -> std::path::PathBuf {
+    std::env::temp_dir().join("syncline-tests-cache")
+}
+
+/// A secsync mount of a name at `/NAME` with settings.
+pub fn secsync_mount(name: &str, settings: Value) -> MountSettings {
+    let mut settings: Map<String, Value> = settings.as_object().cloned().unwrap_or_default();
+    settings.entry("path").or_insert_with(|| format!("/{name}").into());
+    MountSettings { name: name.into(), protocol: "secsync".into(), settings, app: None, listen: "127.0.0.1:0".into() }
+}
+
+impl TestServer {
+    /// Starts a server with the defaults.
+    pub async fn start() -> Self {
+        Self::with(Setup::default()).await
+    }
+
+    /// Starts a server with one secsync mount at `/secsync`.
+    pub async fn with_settings(settings: Value) -> Self {
+        Self::with(Setup { mounts: vec![secsync_mount("secsync", settings)], ..Setup::default() }).await
+    }
+
+    /// Starts a server.
+    pub async fn with(setup: Setup) -> Self {
+        Self::try_with(setup).await.expect("the server starts")
+    }
+
+    /// Starts a server, or says why not.
+    pub async fn try_with(setup: Setup) -> anyhow::Result<Self> {
+        let folder = match setup.folder {
+            Some(folder) => folder,
+            None => Arc::new(tempfile::tempdir()?),
+        };
+        let executor = match setup.executor {
+            Some(executor) => executor,
+            None => Arc::new(SqliteExecutor::start(SqliteSettings::new(folder.path())).await?),
+        };
+        let storage = Storage { keyvalue: Arc::new(MemoryKeyValue::new()), objects: Arc::new(MemoryObjects::new()) };
+        let backends = Backends { executor, storage, pubsub: Arc::new(MemoryPubSub::default()) };
+        let runtime = Runtime::start(&setup.component, setup.runtime, &setup.mounts, backends).await?;
+        let settings = ServerSettings { listen: "127.0.0.1:0".into(), admin_token: setup.admin_token };
+        let server = Server::start(runtime, &setup.mounts, settings).await?;
+        let address = server.addresses()[0];
+        Ok(Self { address, server: Some(server), folder })
+    }
+
+    /// Stops the server in order; its data, to go on with.
+    pub async fn stop(mut self) -> Arc<TempDir> {
+        if let Some(server) = self.server.take() {
+            server.stop().await;
+        }
+        self.folder.clone()
+    }
+
+    /// The folder of its data.
+    pub fn folder(&self) -> &std::path::Path {
+        self.folder.path()
+    }
+
+    /// A URL of it.
+    pub fn url(&self, scheme: &str, path_and_query: &str) -> String {
+        format!("{scheme}://{}{path_and_query}", self.address)
+    }
+}
