@@ -39,10 +39,16 @@ impl Process {
     /// Starts a server on a data folder; `arguments` come on top.
     pub async fn start(data: &Path, arguments: &[&str]) -> Self {
         let mut command = command(arguments);
-        command.arg("--data").arg(data).stdout(Stdio::piped()).stderr(Stdio::inherit());
+        command.arg("--data").arg(data).stderr(Stdio::inherit());
         if !arguments.contains(&"--listen") {
             command.args(["--listen", "127.0.0.1:0"]);
         }
+        Self::spawn(command).await
+    }
+
+    /// Starts a prepared command; it says on its standard output where it listens.
+    pub async fn spawn(mut command: Command) -> Self {
+        command.stdout(Stdio::piped());
         let mut child = command.spawn().expect("the binary is built");
         let mut lines = BufReader::new(child.stdout.take().expect("standard output is piped")).lines();
         let line = tokio::time::timeout(DEADLINE, lines.next_line()).await.expect("the server starts within the deadline");

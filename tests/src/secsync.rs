@@ -72,8 +72,11 @@ impl Author {
 
     /// A signed frame. `content` stands for the ciphertext.
     pub fn sign(&self, context: &str, public_data: Value, content: &[u8]) -> Value {
-        let ciphertext = base64url([&[7_u8; 48][..], content].concat());
-        let nonce = base64url([3_u8; 24]);
+        self.sign_fields(context, public_data, &base64url([&[7_u8; 48][..], content].concat()), &base64url([3_u8; 24]))
+    }
+
+    /// A frame whose fields may be wrong, with a signature that is right for them.
+    pub fn sign_fields(&self, context: &str, public_data: Value, ciphertext: &str, nonce: &str) -> Value {
         let signed = canonical(&json!({
             "ciphertext": ciphertext, "nonce": nonce, "publicData": base64url(canonical(&public_data)),
         }));

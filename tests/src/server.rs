@@ -105,6 +105,11 @@ impl TestServer {
         self.folder.clone()
     }
 
+    /// Where it listens, the main listener first.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.server.as_ref().map(|server| server.addresses().to_vec()).unwrap_or_default()
+    }
+
     /// The folder of its data.
     pub fn folder(&self) -> &std::path::Path {
         self.folder.path()

@@ -33,6 +33,8 @@ impl MountCore {
         let connections = self.connections.read();
         for (id, subscriber) in topics.subscribers(&publication.topic) {
             let payload = match subscriber.mode {
+                // Nothing to be sent, only a close.
+                _ if publication.message.is_empty() && publication.close.is_some() => Payload::Nothing,
                 Mode::ForwardText if !text => {
                     tracing::error!(mount = self.name, "a publication that is not UTF-8 was not sent as text");
                     continue;

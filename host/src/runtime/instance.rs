@@ -46,19 +46,6 @@ impl Invocation {
         }
     }
 
-    /// The connection or request that it is about.
-    pub(crate) fn connection(&self) -> Option<u64> {
-        match self {
-            Invocation::Admit { connection, .. } | Invocation::Handle { connection, .. } | Invocation::Upgrade { connection, .. } => {
-                Some(*connection)
-            }
-            Invocation::Receive { connection, .. } | Invocation::Task { connection, .. } | Invocation::Closed { connection, .. } => {
-                Some(connection.id)
-            }
-            Invocation::Start { .. } | Invocation::Stop | Invocation::Deliver { .. } | Invocation::Fire { .. } => None,
-        }
-    }
-
     /// The connection whose calls it is in line with.
     pub(crate) fn lane(&self) -> Option<u64> {
         match self {

@@ -66,6 +66,8 @@ pub enum Payload {
     Frame(Frame),
     /// Whatever the slot is filled with.
     Slot(Slot),
+    /// Nothing: the publication only closes.
+    Nothing,
 }
 
 impl Payload {
@@ -74,6 +76,7 @@ impl Payload {
         match self {
             Payload::Frame(frame) => frame.len(),
             Payload::Slot(slot) => slot.get().map_or(0, |frames| frames.iter().map(Frame::len).sum()),
+            Payload::Nothing => 0,
         }
     }
 }
@@ -395,6 +398,7 @@ impl<I> ConnectionQueue<I> {
                     bytes += filled.iter().map(Frame::len).sum::<usize>();
                     frames.extend(filled);
                 }
+                Payload::Nothing => {}
             }
         }
         frames

@@ -36,8 +36,6 @@ pub(crate) struct OpenRoot {
 /// One call of the component: what it may still do, and what it has let out so far.
 pub(crate) struct Call {
     pub(crate) id: CallId,
-    /// The connection or request that it serves.
-    pub(crate) connection: Option<u64>,
     pub(crate) root: Option<OpenRoot>,
     /// The one database that it writes.
     pub(crate) written: Option<DatabaseName>,
@@ -55,10 +53,9 @@ pub(crate) struct Call {
 
 impl Call {
     /// A call that has done nothing yet.
-    pub(crate) fn new(id: CallId, connection: Option<u64>) -> Self {
+    pub(crate) fn new(id: CallId) -> Self {
         Self {
             id,
-            connection,
             root: None,
             written: None,
             committed: 0,

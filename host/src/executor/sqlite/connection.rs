@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::config::DbConfig;
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
+use rusqlite::limits::Limit;
 use rusqlite::{Connection, OpenFlags};
 
 use super::OnOpen;
@@ -19,6 +20,9 @@ const BUSY_MS_MAX: u64 = 500;
 
 /// The time budget is looked at after about so many instructions of SQLite's machine (tens of microseconds).
 const BUDGET_CHECK_INSTRUCTIONS: i32 = 2_000;
+
+/// Largest text, blob, row or statement: SQLite's own limit of 1 GB would let one statement fill the memory.
+const VALUE_BYTES_MAX: i32 = 64 << 20;
 
 /// Statements kept prepared per connection.
 const STATEMENT_CACHE_COUNT: usize = 256;
@@ -80,6 +84,7 @@ fn open_raw(path: &Path, flags: OpenFlags) -> Result<Connection, rusqlite::Error
     let flags = flags | OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(Duration::from_millis(BUSY_MS_MAX))?;
+    connection.set_limit(Limit::SQLITE_LIMIT_LENGTH, VALUE_BYTES_MAX)?;
     Ok(connection)
 }
 

@@ -1,0 +1,248 @@
+// The real, unmodified secsync client with a Yjs document, wired as an app wires it.
+
+import { EventEmitter } from "node:events";
+import sodium from "libsodium-wrappers";
+import { createSyncMachine, deserializeUint8ArrayUpdates, serializeUint8ArrayUpdates } from "secsync";
+import { WebSocket } from "ws";
+import { createActor } from "xstate";
+import { Awareness, applyAwarenessUpdate, encodeAwarenessUpdate } from "y-protocols/awareness";
+import * as Y from "yjs";
+import { pause, until } from "./wait.mjs";
+
+await sodium.ready;
+export { sodium };
+
+const FROM_REMOTE = Symbol("from remote");
+const FRAMES_KEPT = 40;
+
+/** The same name always gives the same signing keys. */
+export const keysOf = (name) => sodium.crypto_sign_seed_keypair(sodium.crypto_generichash(32, name));
+
+/** One key for every document: the server must never need it. */
+export const documentKey = new Uint8Array(32).fill(9);
+
+/**
+ * Node 20 has no WebSocket of its own, so the client gets the one of `ws`. It also notes the latest
+ * frames of the client that opens it, for the message of a failed test.
+ */
+let opening;
+globalThis.WebSocket = class extends WebSocket {
+  constructor(url) {
+    super(url);
+    const client = opening;
+    opening = undefined;
+    client?.note("open", url);
+    this.on("message", (frame) => client?.note("<", frame));
+    this.on("close", (code) => client?.note("close", code));
+    const send = this.send.bind(this);
+    this.send = (frame) => {
+      client?.note(">", frame);
+      send(frame);
+    };
+  }
+};
+
+export class Client extends EventEmitter {
+  #actor;
+  #frames = [];
+  doc = new Y.Doc();
+  awareness = new Awareness(this.doc);
+  /** Public data of every frame that the client asked its app about. */
+  publicDataSeen = [];
+  snapshotCount = 0;
+  reconnectCount = -1;
+
+  constructor({ endpoint, documentId, name, sessionKey = "writer", keys, snapshotAfter = Infinity, snapshotPublicData, validations }) {
+    super();
+    this.setMaxListeners(100);
+    this.name = name;
+    this.keys = keys ?? keysOf(`${documentId} ${name}`);
+    const input = {
+      documentId,
+      signatureKeyPair: this.keys,
+      websocketEndpoint: endpoint,
+      websocketSessionKey: sessionKey,
+      sodium,
+      additionalAuthenticationDataValidations: validations,
+      applySnapshot: (data) => {
+        this.snapshotCount += 1;
+        Y.applyUpdateV2(this.doc, data, FROM_REMOTE);
+      },
+      getNewSnapshotData: () => ({
+        data: Y.encodeStateAsUpdateV2(this.doc),
+        key: documentKey,
+        publicData: snapshotPublicData ?? {},
+      }),
+      getSnapshotKey: () => documentKey,
+      applyChanges: (changes) => changes.forEach((change) => Y.applyUpdateV2(this.doc, change, FROM_REMOTE)),
+      serializeChanges: (changes) => serializeUint8ArrayUpdates(changes, sodium),
+      deserializeChanges: (text) => deserializeUint8ArrayUpdates(text, sodium),
+      // The client's count of updates is a sum of clocks, which start at 0.
+      shouldSendSnapshot: ({ snapshotUpdatesCount }) => snapshotUpdatesCount >= snapshotAfter,
+      applyEphemeralMessage: (message) => {
+        applyAwarenessUpdate(this.awareness, message, FROM_REMOTE);
+        this.emit("change");
+      },
+      isValidClient: async (_publicKey, publicData) => {
+        this.publicDataSeen.push(publicData);
+        return true;
+      },
+    };
+    this.#actor = createActor(createSyncMachine(), {
+      input,
+      // Sockets are opened in the same turn in which their actor is created.
+      inspect: (event) => {
+        if (event.type !== "@xstate.actor" || event.actorRef.id !== "websocketActor") return;
+        this.reconnectCount += 1;
+        opening = this;
+      },
+    });
+    this.#actor.subscribe(() => this.emit("change"));
+    this.doc.on("updateV2", (change, origin) => {
+      if (origin !== FROM_REMOTE) this.#actor.send({ type: "ADD_CHANGES", data: [change] });
+      this.emit("change");
+    });
+    this.#actor.start();
+  }
+
+  note(direction, content) {
+    this.#frames.push(`${direction} ${content}`);
+    if (this.#frames.length > FRAMES_KEPT) this.#frames.shift();
+  }
+
+  get #context() {
+    return this.#actor.getSnapshot().context;
+  }
+
+  /** `connecting`, `connected`, `disconnected`, `noAccess` or `failed`. */
+  state() {
+    const { value } = this.#actor.getSnapshot();
+    return typeof value === "string" ? value : Object.keys(value)[0];
+  }
+
+  text() {
+    return this.#text.toString();
+  }
+
+  get #text() {
+    return this.doc.getText("text");
+  }
+
+  /** Everything that the client complained about. */
+  errors() {
+    const context = this.#context;
+    return [
+      ...context._snapshotAndUpdateErrors,
+      ...context._ephemeralMessageReceivingErrors,
+      ...context._ephemeralMessageAuthoringErrors,
+    ].map((error) => error.message);
+  }
+
+  /** Whether the document was loaded on the present connection. */
+  loaded() {
+    return this.state() === "connected" && this.#context._documentDecryptionState === "complete";
+  }
+
+  /** Whether every change of this client was acknowledged. */
+  saved() {
+    const context = this.#context;
+    const pending = context._pendingChangesQueue.length + context._updatesInFlight.length;
+    return this.loaded() && pending === 0 && context._snapshotInFlight === null;
+  }
+
+  /** Active snapshot and clocks, as text; equal on two clients if they know the same updates. */
+  position() {
+    const known = this.#context._snapshotInfosWithUpdateClocks.at(-1);
+    if (!known) return "";
+    return JSON.stringify([known.snapshotId, Object.entries(known.updateClocks).sort()]);
+  }
+
+  activeSnapshotId() {
+    return this.#context._snapshotInfosWithUpdateClocks.at(-1)?.snapshotId;
+  }
+
+  /** Whether nothing is left to send, to handle or to be acknowledged. */
+  idle() {
+    const context = this.#context;
+    const queued = context._incomingQueue.length + context._pendingChangesQueue.length;
+    return this.loaded() && queued === 0 && context._snapshotInFlight === null;
+  }
+
+  insert(content, index = this.#text.length) {
+    this.#text.insert(index, content);
+  }
+
+  /**
+   * Types one key after the other at places that the random source picks.
+   * `patient`: a key waits until the client has no unacknowledged change (see tests/clients/README.md).
+   */
+  async type(content, random, { patient = false } = {}) {
+    for (const key of content) {
+      if (patient) await this.waitFor("the last key is saved", () => this.saved());
+      this.insert(key, random(0, this.#text.length));
+      await pause(random(17, 40));
+    }
+  }
+
+  /** Presence; an app sends it only while connected. */
+  present(state) {
+    this.awareness.setLocalState(state);
+    const data = encodeAwarenessUpdate(this.awareness, [this.doc.clientID]);
+    this.#actor.send({ type: "ADD_EPHEMERAL_MESSAGE", data });
+  }
+
+  /** What this client knows about the presence of another. */
+  presenceOf(other) {
+    return this.awareness.getStates().get(other.doc.clientID);
+  }
+
+  disconnect() {
+    this.#actor.send({ type: "DISCONNECT" });
+  }
+
+  connect() {
+    this.#actor.send({ type: "CONNECT" });
+  }
+
+  waitFor(what, condition, deadlineMs) {
+    return until(`${this.name}: ${what}`, [this], condition, deadlineMs);
+  }
+
+  waitForState(state, deadlineMs) {
+    return this.waitFor(`state ${state}`, () => this.state() === state, deadlineMs);
+  }
+
+  describe() {
+    const context = this.#context;
+    const queues = ["_incomingQueue", "_pendingChangesQueue", "_updatesInFlight"].map((name) => `${name} ${context[name].length}`);
+    return [
+      `${this.name}: ${this.state()}, ${JSON.stringify(this.text())}, position ${this.position()}`,
+      `${queues.join(", ")}, snapshot in flight ${context._snapshotInFlight !== null}, errors [${this.errors()}]`,
+    ].join("; ");
+  }
+
+  frames() {
+    return this.#frames.map((frame) => `    ${frame.slice(0, 600)}`).join("\n");
+  }
+
+  stop() {
+    this.#actor.stop();
+    this.awareness.destroy();
+  }
+}
+
+/** Waits until all clients are connected and know the same; then their texts must be equal. */
+export async function converged(clients, deadlineMs) {
+  const [first, ...others] = clients;
+  await until("all clients know the same", clients, () => {
+    const final = clients.find((client) => ["failed", "noAccess"].includes(client.state()));
+    if (final) throw new Error(`${final.describe()}\n${final.frames()}`);
+    return clients.every((client) => client.idle()) && others.every((other) => other.position() === first.position());
+  }, deadlineMs);
+  const different = others.find((other) => other.text() !== first.text());
+  if (different) {
+    const seen = clients.map((client) => `  ${client.describe()}\n${client.frames()}`);
+    throw new Error(`the same position, different texts\n${seen.join("\n")}`);
+  }
+  return first.text();
+}
