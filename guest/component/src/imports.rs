@@ -16,7 +16,9 @@ pub fn imports() -> Imports<'static> {
 
 fn now_ms() -> u64 {
     // A clock before 1970 counts as 1970: nothing breaks, jobs are just due.
-    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |elapsed| u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX))
+    std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |elapsed| u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX))
 }
 
 struct OpenSnapshot(executor::Snapshot);

@@ -59,8 +59,14 @@ mod tests {
         let (bus, first, second) = (MemoryPubSub::default(), Arc::new(Seen::default()), Arc::new(Seen::default()));
         bus.attach(1, first.clone());
         bus.attach(2, second.clone());
-        let publication =
-            Publication { topic: "t".into(), message: Default::default(), order: None, class: Class::MustDeliver, except: None, close: None };
+        let publication = Publication {
+            topic: "t".into(),
+            message: Default::default(),
+            order: None,
+            class: Class::MustDeliver,
+            except: None,
+            close: None,
+        };
         bus.publish(1, "m", &publication);
         assert!(first.0.lock().is_empty());
         assert_eq!(*second.0.lock(), ["m/t"]);

@@ -38,6 +38,8 @@ pub(crate) struct Connection {
     inner: Mutex<Inner>,
     /// Something changed that the socket's task must see.
     wake: Notify,
+    /// A call was released: whoever waits for the connection to become idle looks again.
+    progress: Notify,
     /// The first `receive` has returned without closing: the larger frame limit holds.
     received: AtomicBool,
 }
@@ -61,6 +63,7 @@ impl Connection {
             mount: Arc::downgrade(mount),
             inner: Mutex::new(Inner { queue: ConnectionQueue::new(limits), attachment: Vec::new(), alarm: None, tasks: 0 }),
             wake: Notify::new(),
+            progress: Notify::new(),
             received: AtomicBool::new(false),
         })
     }
@@ -70,6 +73,11 @@ impl Connection {
     /// Waits until something changed.
     pub(crate) async fn changed(&self) {
         self.wake.notified().await;
+    }
+
+    /// Waits until a call was released.
+    pub(crate) async fn progress(&self) {
+        self.progress.notified().await;
     }
 
     /// Whether the socket should be read.
@@ -200,6 +208,7 @@ impl Connection {
     pub(crate) fn release(self: &Arc<Self>, call: u64, released: Released, after: AfterRelease) {
         self.inner.lock().queue.release(call, released);
         self.wake.notify_one();
+        self.progress.notify_waiters();
         if let Some(mount) = self.mount.upgrade() {
             for (topic, cursor) in after.cursors {
                 mount.set_cursor(self.id, &topic, cursor);

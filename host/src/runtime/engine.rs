@@ -56,7 +56,8 @@ impl RuntimeEngine {
 
         let mut guest_linker = Linker::<State>::new(&engine);
         wasmtime_wasi::p2::add_to_linker_async(&mut guest_linker).map_err(RuntimeError::engine)?;
-        guest::Guest::add_to_linker::<_, wasmtime::component::HasSelf<State>>(&mut guest_linker, |state| state).map_err(RuntimeError::engine)?;
+        guest::Guest::add_to_linker::<_, wasmtime::component::HasSelf<State>>(&mut guest_linker, |state| state)
+            .map_err(RuntimeError::engine)?;
         let mut app_linker = Linker::<AppState>::new(&engine);
         wasmtime_wasi::p2::add_to_linker_async(&mut app_linker).map_err(RuntimeError::engine)?;
         Ok(Self { engine, guest_linker, app_linker, stop_ticking })

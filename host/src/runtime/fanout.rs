@@ -235,4 +235,3 @@ impl From<Publication> for wit::Publication {
         }
     }
 }
-

@@ -136,7 +136,8 @@ impl<E> Gate<E> {
 
     /// Whether something that this call rests on is lost already, so that going on is in vain.
     pub fn is_lost(&self, call: CallId) -> bool {
-        let lane_lost = self.calls.get(&call).and_then(|entry| entry.lane).and_then(|lane| self.lanes.get(&lane)).is_some_and(|lane| lane.lost);
+        let lane_lost =
+            self.calls.get(&call).and_then(|entry| entry.lane).and_then(|lane| self.lanes.get(&lane)).is_some_and(|lane| lane.lost);
         lane_lost || self.with_predecessors(call).any(|call| self.rests_on_lost(call))
     }
 
@@ -381,6 +382,9 @@ mod tests {
         assert!(gate.is_lost(second));
     }
 
+    /// A call that runs: itself, its lane, and its places (order, group).
+    type OpenCall = (CallId, u64, Vec<(u64, u64)>);
+
     /// One step of a random run: which call or lane, and what happens.
     #[derive(Clone, Debug)]
     enum Step {
@@ -406,9 +410,9 @@ mod tests {
         #[test]
         fn nothing_leaves_early_out_of_order_or_never(steps in prop::collection::vec(step(), 1..200)) {
             let mut gate = Gate::<(CallId, u64, u64)>::default();
-            let (mut open, mut group, mut lost) = (Vec::<(CallId, u64, Vec<(u64, u64)>)>::new(), 1u64, BTreeSet::new());
+            let (mut open, mut group, mut lost) = (Vec::<OpenCall>::new(), 1u64, BTreeSet::new());
             let (mut order, mut left, mut lane_left) = (0u64, Vec::new(), HashMap::<u64, CallId>::new());
-            let mut finish = |gate: &mut Gate<_>, open: &mut Vec<(CallId, u64, Vec<(u64, u64)>)>, index: usize| {
+            let finish = |gate: &mut Gate<_>, open: &mut Vec<OpenCall>, index: usize| {
                 let (call, _, places) = open.swap_remove(index);
                 gate.finish(call, places.iter().map(|(order, group)| vec![(call, *order, *group)]).collect());
             };
@@ -441,7 +445,10 @@ mod tests {
                         open[index].2.push((order, group));
                         gate.ended(open[index].0, "d", group);
                     }
-                    Step::Finish(which) if !open.is_empty() => finish(&mut gate, &mut open, usize::from(which) % usize::from(u8::MAX) % open.len()),
+                    Step::Finish(which) if !open.is_empty() => {
+                        let index = usize::from(which) % open.len();
+                        finish(&mut gate, &mut open, index);
+                    }
                     Step::Fail(which) if !open.is_empty() => {
                         let index = usize::from(which) % open.len();
                         gate.fail(open.swap_remove(index).0);

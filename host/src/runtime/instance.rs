@@ -94,10 +94,8 @@ impl Instance {
         store.data_mut().deadline = Instant::now() + mount.call_deadline();
         let guest = pre.instantiate_async(&mut store).await?;
         let revision = mount.revision;
-        let configured = guest
-            .syncline_sync_mounts()
-            .call_configure(&mut store, &mount.name, &mount.protocol, revision, &mount.settings, &[])
-            .await?;
+        let configured =
+            guest.syncline_sync_mounts().call_configure(&mut store, &mount.name, &mount.protocol, revision, &mount.settings, &[]).await?;
         configured.map_err(|error| wasmtime::Error::msg(format!("configure: {error}")))?;
         Ok(Self { store, guest, revision })
     }

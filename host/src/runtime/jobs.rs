@@ -64,8 +64,8 @@ impl Jobs {
 
     /// Removes a job that fired, unless it was put down anew meanwhile.
     pub(crate) async fn forget(&self, mount: &str, name: &str, due_ms: u64) -> Result<(), ExecutorError> {
-        let delete = self
-            .statement("DELETE FROM {}jobs WHERE mount = ? AND name = ? AND due = ?", vec![mount.into(), name.into(), time(due_ms)]);
+        let delete =
+            self.statement("DELETE FROM {}jobs WHERE mount = ? AND name = ? AND due = ?", vec![mount.into(), name.into(), time(due_ms)]);
         self.database.write(&[delete]).await.map(drop)
     }
 

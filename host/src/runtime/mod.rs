@@ -163,13 +163,7 @@ pub struct RuntimeSettings {
 
 impl Default for RuntimeSettings {
     fn default() -> Self {
-        Self {
-            engine: EngineSettings::default(),
-            calls_per_mount: 64,
-            app_call_ms: 1000,
-            drain: Duration::from_secs(5),
-            cache: None,
-        }
+        Self { engine: EngineSettings::default(), calls_per_mount: 64, app_call_ms: 1000, drain: Duration::from_secs(5), cache: None }
     }
 }
 
@@ -228,7 +222,8 @@ impl Checker {
     pub async fn describe_all(&self, mounts: &[MountSettings]) -> Result<Vec<String>, RuntimeError> {
         let plans = self.check_all(mounts).await?;
         let describe = |(mount, plan): (&MountSettings, plans::Plan)| {
-            let routes: Vec<_> = plan.routes.iter().map(|route| format!("{}{}", route.path, if route.prefix { "/…" } else { "" })).collect();
+            let routes: Vec<_> =
+                plan.routes.iter().map(|route| format!("{}{}", route.path, if route.prefix { "/…" } else { "" })).collect();
             format!("mount {}: {} at {} on {}", mount.name, mount.protocol, routes.join(", "), mount.listen)
         };
         Ok(mounts.iter().zip(plans).map(describe).collect())

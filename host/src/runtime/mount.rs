@@ -69,7 +69,7 @@ pub(crate) enum Upgraded {
     /// The connection lives.
     Accepted { connection: Arc<Connection>, subprotocol: Option<String>, headers: Vec<Header> },
     /// It stays HTTP.
-    Refused(http::Response),
+    Refused(Box<http::Response>),
     /// The host answers by itself.
     Host(UpgradeAnswer),
 }
@@ -431,7 +431,7 @@ impl MountCore {
             Answer::Upgrade(socket::UpgradeResult::Refuse(response)) => {
                 let released = self.finish_and_wait(completed.call, completed.bundles).await;
                 self.forget(connection.id);
-                if released.is_ok() { Upgraded::Refused(response) } else { Upgraded::Host(upgrades.failed.clone()) }
+                if released.is_ok() { Upgraded::Refused(Box::new(response)) } else { Upgraded::Host(upgrades.failed.clone()) }
             }
             _ => Upgraded::Host(upgrades.failed.clone()),
         }
@@ -478,7 +478,7 @@ impl MountCore {
             let deadline = Instant::now() + AFTERLIFE;
             while !connection.is_idle() && !connection.is_closing() && Instant::now() < deadline {
                 // Woken by every release; the pause only bounds how often a busy connection is looked at.
-                let _ = tokio::time::timeout(Duration::from_millis(100), connection.changed()).await;
+                let _ = tokio::time::timeout(Duration::from_millis(100), connection.progress()).await;
             }
             let closed = Invocation::Closed { connection: connection.as_called(&mount), code };
             if let Ok(completed) = mount.run(&closed, mount.call_deadline()).await {
@@ -513,7 +513,7 @@ impl MountCore {
         let shutdown = self.closes().shutdown;
         for connection in connections {
             while !connection.is_idle() && !connection.is_closing() && Instant::now() < deadline {
-                let _ = tokio::time::timeout(Duration::from_millis(20), connection.changed()).await;
+                let _ = tokio::time::timeout(Duration::from_millis(20), connection.progress()).await;
             }
             connection.close_after_queue(shutdown.clone());
         }

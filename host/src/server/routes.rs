@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::runtime::plans::RouteKind;
 use crate::runtime::MountCore;
+use crate::runtime::plans::RouteKind;
 
 /// The routes of one listener.
 #[derive(Default)]

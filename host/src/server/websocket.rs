@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use futures_util::{Sink, Stream};
 use hyper::body::Incoming;
-use hyper::header::{CONNECTION, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE};
+use hyper::header::{
+    CONNECTION, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
+};
 use hyper::upgrade::{OnUpgrade, Upgraded as HttpUpgraded};
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -42,7 +44,11 @@ type Socket = WebSocketStream<TokioIo<HttpUpgraded>>;
 pub(crate) fn is_upgrade(request: &Request<Incoming>) -> bool {
     let names = |name: HeaderName, token: &str| {
         let values = request.headers().get_all(name);
-        values.iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).any(|part| part.trim().eq_ignore_ascii_case(token))
+        values
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .any(|part| part.trim().eq_ignore_ascii_case(token))
     };
     names(CONNECTION, "upgrade") && names(UPGRADE, "websocket")
 }
@@ -79,6 +85,7 @@ pub(crate) async fn upgrade(mut request: Request<Incoming>, remote: SocketAddr, 
             switching(&headers, subprotocol.as_deref())
         }
         Upgraded::Refused(response) => {
+            let response = *response;
             tracing::info!(mount = mount.name, status = response.status, request = ?loggable(&parts), "an upgrade was refused");
             from_mount(response, mount)
         }
@@ -290,7 +297,8 @@ impl<'a> SocketTask<'a> {
 
     fn frame(&mut self, bytes: usize, frame: ComponentFrame) -> Next {
         self.mount.metrics.frame(&self.mount.name, "in", bytes);
-        let limit = if self.connection.has_received() { self.mount.plan.max_frame_bytes } else { self.mount.plan.max_frame_bytes_before_auth };
+        let limit =
+            if self.connection.has_received() { self.mount.plan.max_frame_bytes } else { self.mount.plan.max_frame_bytes_before_auth };
         if u64::try_from(bytes).is_ok_and(|bytes| bytes > limit) {
             return Next::Abort(self.mount.closes().too_large);
         }
@@ -350,9 +358,8 @@ async fn say_goodbye(socket: &mut Socket, last: Vec<Message>, close: &Close) {
         for message in last.into_iter().chain([close_message(close)]) {
             Pin::new(&mut *socket).start_send(message)?;
         }
-        while let Event::Flushed(flushed) = socket_event(socket, false, true).await {
+        if let Event::Flushed(flushed) = socket_event(socket, false, true).await {
             flushed?;
-            break;
         }
         while let Event::Message(Some(message)) = socket_event(socket, true, false).await {
             message?;

@@ -31,16 +31,37 @@ globalThis.WebSocket = class extends WebSocket {
     super(url);
     const client = opening;
     opening = undefined;
-    client?.note("open", url);
-    this.on("message", (frame) => client?.note("<", frame));
-    this.on("close", (code) => client?.note("close", code));
+    client?.note(`open ${url}`);
+    this.on("message", (frame) => client?.note(`< ${summary(frame)}`));
+    this.on("close", (code) => client?.note(`close ${code}`));
     const send = this.send.bind(this);
     this.send = (frame) => {
-      client?.note(">", frame);
+      client?.note(`> ${summary(frame)}`);
       send(frame);
     };
   }
 };
+
+/** A frame in one short line: its type, and of its public data what orders it. */
+export function summary(bytes) {
+  const frame = JSON.parse(bytes);
+  const short = (id) => (id === undefined || id === "" ? "-" : id.slice(0, 6));
+  const one = ({ publicData: { snapshotId, refSnapshotId, parentSnapshotId, parentSnapshotUpdateClocks, pubKey, clock } }) => {
+    if (refSnapshotId) return `update ${short(refSnapshotId)} by ${short(pubKey)} clock ${clock}`;
+    if (!snapshotId) return `ephemeral by ${short(pubKey)}`;
+    const clocks = Object.entries(parentSnapshotUpdateClocks).map(([key, last]) => `${short(key)} ${last}`);
+    return `snapshot ${short(snapshotId)} by ${short(pubKey)} on ${short(parentSnapshotId)} {${clocks.join(", ")}}`;
+  };
+  const parts = [frame.type ?? "send"];
+  if (frame.publicData) parts.push(one(frame));
+  if (frame.snapshot) parts.push(one(frame.snapshot));
+  if (frame.snapshotId) parts.push(short(frame.snapshotId));
+  if (frame.clock !== undefined) parts.push(`clock ${frame.clock}`);
+  if (frame.requiresNewSnapshot) parts.push("requires a new snapshot");
+  if (frame.updates) parts.push(`[${frame.updates.map(one).join("; ")}]`);
+  if (frame.snapshotProofChain) parts.push(`chain of ${frame.snapshotProofChain.length}`);
+  return parts.join(" ");
+}
 
 export class Client extends EventEmitter {
   #actor;
@@ -105,8 +126,8 @@ export class Client extends EventEmitter {
     this.#actor.start();
   }
 
-  note(direction, content) {
-    this.#frames.push(`${direction} ${content}`);
+  note(line) {
+    this.#frames.push(line);
     if (this.#frames.length > FRAMES_KEPT) this.#frames.shift();
   }
 
@@ -143,11 +164,21 @@ export class Client extends EventEmitter {
     return this.state() === "connected" && this.#context._documentDecryptionState === "complete";
   }
 
-  /** Whether every change of this client was acknowledged. */
+  /**
+   * Whether every change of this client was acknowledged. Of updates on a snapshot that was replaced
+   * the client never learns; it put their changes into the new one.
+   */
   saved() {
     const context = this.#context;
-    const pending = context._pendingChangesQueue.length + context._updatesInFlight.length;
-    return this.loaded() && pending === 0 && context._snapshotInFlight === null;
+    const active = this.activeSnapshotId();
+    const waiting = context._updatesInFlight.filter(({ snapshotId }) => snapshotId === active);
+    const pendingCount = context._pendingChangesQueue.length + waiting.length;
+    return this.loaded() && pendingCount === 0 && context._snapshotInFlight === null;
+  }
+
+  /** Whether everything that arrived was handled. */
+  handled() {
+    return this.#context._incomingQueue.length === 0;
   }
 
   /** Active snapshot and clocks, as text; equal on two clients if they know the same updates. */
@@ -159,13 +190,6 @@ export class Client extends EventEmitter {
 
   activeSnapshotId() {
     return this.#context._snapshotInfosWithUpdateClocks.at(-1)?.snapshotId;
-  }
-
-  /** Whether nothing is left to send, to handle or to be acknowledged. */
-  idle() {
-    const context = this.#context;
-    const queued = context._incomingQueue.length + context._pendingChangesQueue.length;
-    return this.loaded() && queued === 0 && context._snapshotInFlight === null;
   }
 
   insert(content, index = this.#text.length) {
@@ -222,7 +246,7 @@ export class Client extends EventEmitter {
   }
 
   frames() {
-    return this.#frames.map((frame) => `    ${frame.slice(0, 600)}`).join("\n");
+    return this.#frames.map((line) => `    ${line}`).join("\n");
   }
 
   stop() {
@@ -237,7 +261,7 @@ export async function converged(clients, deadlineMs) {
   await until("all clients know the same", clients, () => {
     const final = clients.find((client) => ["failed", "noAccess"].includes(client.state()));
     if (final) throw new Error(`${final.describe()}\n${final.frames()}`);
-    return clients.every((client) => client.idle()) && others.every((other) => other.position() === first.position());
+    return clients.every((client) => client.saved() && client.handled()) && others.every((other) => other.position() === first.position());
   }, deadlineMs);
   const different = others.find((other) => other.text() !== first.text());
   if (different) {

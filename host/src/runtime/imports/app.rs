@@ -8,9 +8,7 @@ use wasmtime::Store;
 
 use crate::runtime::bindings::app::exports::syncline::app::app as theirs;
 use crate::runtime::bindings::app::{Component, ComponentPre};
-use crate::runtime::bindings::guest::syncline::app::app::{
-    Caller, Failure, Host, Identity, Reply, RouteRequest, RouteResponse, Verdict,
-};
+use crate::runtime::bindings::guest::syncline::app::app::{Caller, Failure, Host, Identity, Reply, RouteRequest, RouteResponse, Verdict};
 use crate::runtime::state::{AppState, State, bound};
 
 /// The app of a mount, ready to be instantiated.
