@@ -2,6 +2,7 @@
 
 use std::io::Write as _;
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -88,7 +89,18 @@ impl ServeArguments {
     }
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // The chain of causes on one line; a backtrace would tell whoever runs the server nothing.
+            eprintln!("syncline: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> anyhow::Result<()> {
     let cli = Cli::parse();
     // More threads than cores: a statement runs where it was asked for, and a slow one must not keep the others waiting.
     let threads = std::thread::available_parallelism().map_or(4, |cores| cores.get() * 2).max(4);

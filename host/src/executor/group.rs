@@ -11,7 +11,8 @@
 //! * one writer at a time, and none while a flush runs;
 //! * waiters are granted in the order they came; one that gave up is skipped;
 //! * groups are numbered 1, 2, 3 …, and each is flushed exactly once, in that order;
-//! * a queue that never empties does not hold a group open: it is flushed at its limits.
+//! * a queue that never empties does not hold a group open: it is flushed at its limits;
+//! * a group that somebody holds open for more waits for it, but not beyond its limits.
 
 use std::collections::VecDeque;
 
@@ -58,6 +59,11 @@ pub enum Flush {
 pub enum Step<W> {
     /// Nothing: the writer is idle, or busy.
     Rest,
+    /// Nobody waits, but somebody may come with more: call [`GroupCommit::tick`] at this time at the latest.
+    Linger {
+        /// When the group takes no more.
+        until_ms: u64,
+    },
     /// Wake the waiter: it is the writer until [`GroupCommit::end`].
     Grant {
         /// Its request.
@@ -106,12 +112,14 @@ pub struct GroupCommit<W> {
     granted_ms: u64,
     /// None as long as no transaction of the current group has ended.
     open: Option<Open>,
+    /// How many may come with more.
+    holds_count: u32,
 }
 
 impl<W> GroupCommit<W> {
     /// An idle writer; its first group is number 1.
     pub fn new(limits: GroupLimits) -> Self {
-        Self { limits, waiting: VecDeque::new(), ticket_next: 1, phase: Phase::Idle, group: 1, granted_ms: 0, open: None }
+        Self { limits, waiting: VecDeque::new(), ticket_next: 1, phase: Phase::Idle, group: 1, granted_ms: 0, open: None, holds_count: 0 }
     }
 
     /// Queues up for the writer. Granted at once where it is idle.
@@ -119,7 +127,11 @@ impl<W> GroupCommit<W> {
         let ticket = Ticket(self.ticket_next);
         self.ticket_next += 1;
         self.waiting.push_back((ticket, waiter));
-        let step = if self.phase == Phase::Idle { self.grant_next(now_ms) } else { Step::Rest };
+        let step = match self.open {
+            _ if self.phase != Phase::Idle => Step::Rest,
+            Some(open) if self.is_old(open, now_ms) => self.flush_open(open),
+            _ => self.grant_next(now_ms),
+        };
         (ticket, step)
     }
 
@@ -152,11 +164,50 @@ impl<W> GroupCommit<W> {
         }
         let Some(open) = self.open else { return self.grant_next(now_ms) };
         let full = open.ended_count >= self.limits.transactions_max.max(1);
-        let old = now_ms.saturating_sub(open.opened_ms) >= self.limits.age_ms_max;
-        if self.waiting.is_empty() || full || old {
-            return self.flush(if open.committed_count > 0 { Flush::Commit } else { Flush::Nothing });
+        if full || self.is_old(open, now_ms) {
+            return self.flush_open(open);
         }
-        self.grant_next(now_ms)
+        if !self.waiting.is_empty() {
+            return self.grant_next(now_ms);
+        }
+        if self.holds_count > 0 && open.committed_count > 0 {
+            self.phase = Phase::Idle;
+            return Step::Linger { until_ms: open.opened_ms.saturating_add(self.limits.age_ms_max) };
+        }
+        self.flush_open(open)
+    }
+
+    /// Somebody may come with more soon: a group is not flushed only because nobody waits.
+    pub fn hold(&mut self) {
+        self.holds_count += 1;
+    }
+
+    /// What [`GroupCommit::hold`] said holds no longer.
+    pub fn unhold(&mut self, now_ms: u64) -> Step<W> {
+        self.holds_count = self.holds_count.saturating_sub(1);
+        self.tick(now_ms)
+    }
+
+    /// Looks again at a group that lingers.
+    pub fn tick(&mut self, now_ms: u64) -> Step<W> {
+        match self.open {
+            Some(open) if self.phase == Phase::Idle => {
+                if self.holds_count == 0 || self.is_old(open, now_ms) {
+                    self.flush_open(open)
+                } else {
+                    Step::Rest
+                }
+            }
+            _ => Step::Rest,
+        }
+    }
+
+    fn is_old(&self, open: Open, now_ms: u64) -> bool {
+        now_ms.saturating_sub(open.opened_ms) >= self.limits.age_ms_max
+    }
+
+    fn flush_open(&mut self, open: Open) -> Step<W> {
+        self.flush(if open.committed_count > 0 { Flush::Commit } else { Flush::Nothing })
     }
 
     /// The flush asked for is done, well or badly, and all who rest on the group know.
@@ -182,7 +233,7 @@ impl<W> GroupCommit<W> {
 
     /// Whether there is no writer, no waiter, and no group that is not settled.
     pub fn is_idle(&self) -> bool {
-        self.phase == Phase::Idle
+        self.phase == Phase::Idle && self.open.is_none()
     }
 
     /// Requests that wait.
@@ -234,6 +285,32 @@ mod tests {
     }
 
     #[test]
+    fn a_group_lingers_for_somebody_who_may_come_with_more() {
+        let mut machine = GroupCommit::new(LIMITS);
+        machine.hold();
+        let _ = machine.request(0, 'a');
+        assert_eq!(machine.end(1, Ending::Committed), Step::Linger { until_ms: 10 });
+        assert!(!machine.is_idle());
+        let (b, step) = machine.request(2, 'b');
+        assert_eq!(step, Step::Grant { ticket: b, waiter: 'b', group: 1, first: false });
+        assert_eq!(machine.end(3, Ending::Committed), Step::Linger { until_ms: 10 });
+        assert_eq!(machine.tick(9), Step::Rest);
+        assert_eq!(machine.unhold(9), Step::Flush { group: 1, flush: Flush::Commit });
+        assert_eq!(machine.flushed(10), Step::Rest);
+        assert!(machine.is_idle());
+    }
+
+    #[test]
+    fn a_hold_does_not_keep_a_group_open_for_ever() {
+        let mut machine = GroupCommit::new(LIMITS);
+        machine.hold();
+        let _ = machine.request(0, 'a');
+        assert_eq!(machine.end(1, Ending::Committed), Step::Linger { until_ms: 10 });
+        assert_eq!(machine.tick(10), Step::Flush { group: 1, flush: Flush::Commit });
+        assert_eq!(machine.unhold(10), Step::Rest);
+    }
+
+    #[test]
     fn an_old_group_takes_no_more() {
         let mut machine = GroupCommit::new(LIMITS);
         let _ = machine.request(0, 'a');
@@ -278,6 +355,9 @@ mod tests {
         End(Ending),
         Flushed,
         Pass(u64),
+        Hold,
+        Unhold,
+        Tick,
     }
 
     fn event() -> impl Strategy<Value = Event> {
@@ -292,6 +372,9 @@ mod tests {
             ].prop_map(Event::End),
             3 => Just(Event::Flushed),
             1 => (0u64..8).prop_map(Event::Pass),
+            1 => Just(Event::Hold),
+            1 => Just(Event::Unhold),
+            1 => Just(Event::Tick),
         ]
     }
 
@@ -305,6 +388,7 @@ mod tests {
         settled: Vec<u64>,
         group_endings: Vec<Ending>,
         group_opened_ms: u64,
+        holds_count: u32,
     }
 
     impl Witness {
@@ -313,7 +397,12 @@ mod tests {
                 Step::Rest => {
                     let busy = self.running.is_some() || self.flushing.is_some();
                     prop_assert!(busy || self.waiting.is_empty(), "idle although somebody waits");
-                    prop_assert!(busy || self.group_endings.is_empty(), "idle although a group is open");
+                    prop_assert!(busy || self.group_endings.is_empty() || self.holds_count > 0, "idle although a group is open");
+                }
+                Step::Linger { until_ms } => {
+                    prop_assert!(self.running.is_none() && self.flushing.is_none() && self.waiting.is_empty());
+                    prop_assert!(self.holds_count > 0 && self.group_endings.contains(&Ending::Committed));
+                    prop_assert_eq!(until_ms, self.group_opened_ms + LIMITS.age_ms_max);
                 }
                 Step::Grant { ticket, waiter, group, first } => {
                     prop_assert_eq!(self.running, None, "two writers");
@@ -378,9 +467,24 @@ mod tests {
                 }
             }
             Event::Pass(milliseconds) => witness.now_ms += milliseconds,
+            Event::Hold => {
+                witness.holds_count += 1;
+                machine.hold();
+            }
+            Event::Unhold if witness.holds_count == 0 => {}
+            Event::Unhold => {
+                witness.holds_count -= 1;
+                let step = machine.unhold(witness.now_ms);
+                witness.see(step)?;
+            }
+            Event::Tick => {
+                let step = machine.tick(witness.now_ms);
+                witness.see(step)?;
+            }
         }
         prop_assert_eq!(machine.waiting_count(), witness.waiting.len());
-        prop_assert_eq!(machine.is_idle(), witness.running.is_none() && witness.flushing.is_none());
+        let open = !witness.group_endings.is_empty();
+        prop_assert_eq!(machine.is_idle(), witness.running.is_none() && witness.flushing.is_none() && !open);
         Ok(())
     }
 
@@ -391,6 +495,9 @@ mod tests {
             let mut witness = Witness::default();
             for (waiter, event) in (0..).zip(&events) {
                 play(&mut machine, &mut witness, event, waiter)?;
+            }
+            while witness.holds_count > 0 {
+                play(&mut machine, &mut witness, &Event::Unhold, 0)?;
             }
             // Nobody starves: with no more than three steps per waiter left all have had their turn.
             for _ in 0..=witness.waiting.len() {

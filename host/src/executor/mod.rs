@@ -143,8 +143,35 @@ pub trait Database: Send + Sync {
     /// A consistent view of what is durable.
     async fn snapshot(&self) -> Result<Box<dyn Snapshot>, ExecutorError>;
 
+    /// Says that the caller may begin another transaction soon: as long as the hold lives, and for some milliseconds at
+    /// most, a group need not be brought to disk only because nobody waits to join it.
+    fn hold(&self) -> Hold {
+        Hold::default()
+    }
+
     /// Waits until this caller is the only writer. The transaction sees everything committed before it, durable or not.
     async fn begin(&self) -> Result<Box<dyn Transaction>, ExecutorError>;
+}
+
+/// See [`Database::hold`]. Dropping it ends it.
+#[derive(Default)]
+pub struct Hold {
+    on_drop: Option<Box<dyn FnOnce() + Send + Sync>>,
+}
+
+impl Hold {
+    /// A hold that is ended by a function.
+    pub fn new(end: impl FnOnce() + Send + Sync + 'static) -> Self {
+        Self { on_drop: Some(Box::new(end)) }
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        if let Some(end) = self.on_drop.take() {
+            end();
+        }
+    }
 }
 
 /// A consistent view over any number of queries; dropping it ends it.

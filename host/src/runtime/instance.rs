@@ -46,6 +46,11 @@ impl Invocation {
         }
     }
 
+    /// Whether several inputs are handled one after the other.
+    pub(crate) fn has_several_inputs(&self) -> bool {
+        matches!(self, Invocation::Receive { inputs, .. } if inputs.len() > 1)
+    }
+
     /// The connection whose calls it is in line with.
     pub(crate) fn lane(&self) -> Option<u64> {
         match self {

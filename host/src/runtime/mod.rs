@@ -207,6 +207,9 @@ impl Checker {
             }
             names.push(mount.name.clone());
             let plan = self.check(mount).await?;
+            if mount.app.is_some() {
+                self.app(mount)?;
+            }
             for route in &plan.routes {
                 if let Some(first) = routes.insert((mount.listen.clone(), route.path.clone()), mount.name.clone()) {
                     let (second, path, listen) = (mount.name.clone(), route.path.clone(), mount.listen.clone());

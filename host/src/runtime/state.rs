@@ -11,7 +11,7 @@ use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use super::effect::Effect;
 use super::gate::CallId;
 use super::mount::MountCore;
-use crate::executor::{DatabaseName, Transaction};
+use crate::executor::{DatabaseName, Hold, Transaction};
 
 /// The store data of an instance of the logic.
 pub struct State {
@@ -47,13 +47,17 @@ pub(crate) struct Call {
     pub(crate) aborted: bool,
     /// Effects by the transaction at whose place they leave.
     pub(crate) bundles: Vec<Vec<Effect>>,
+    /// More than one input is handled: transactions may follow each other.
+    pub(crate) several_inputs: bool,
+    /// Keeps a group open for the next of its transactions.
+    pub(crate) hold: Option<Hold>,
     /// Keys that it set or deleted: it sees its own changes at once.
     pub(crate) overlay: HashMap<String, Option<Vec<u8>>>,
 }
 
 impl Call {
     /// A call that has done nothing yet.
-    pub(crate) fn new(id: CallId) -> Self {
+    pub(crate) fn new(id: CallId, several_inputs: bool) -> Self {
         Self {
             id,
             root: None,
@@ -62,6 +66,8 @@ impl Call {
             unrepeatable: false,
             aborted: false,
             bundles: vec![Vec::new()],
+            several_inputs,
+            hold: None,
             overlay: HashMap::new(),
         }
     }

@@ -21,14 +21,17 @@ pub(crate) type Answer = Response<Full<Bytes>>;
 /// Answers a request.
 pub(crate) async fn answer(request: Request<Incoming>, remote: SocketAddr, shared: Arc<Shared>) -> Answer {
     let path = request.uri().path().to_owned();
+    // A WebSocket is never meant for the process itself: at the root of a listener any path may be a mount's.
+    let upgrade = websocket::is_upgrade(&request);
     if shared.main
+        && !upgrade
         && let Some(answer) = operations::answer(&path, request.method(), request.headers(), &shared).await
     {
         return answer;
     }
     let Some(found) = shared.routes.find(&path) else { return status(StatusCode::NOT_FOUND) };
     let mount = found.mount.clone();
-    let answer = if websocket::is_upgrade(&request) {
+    let answer = if upgrade {
         match found.takes_upgrades {
             true => websocket::upgrade(request, remote, &mount, &shared).await,
             false => status(StatusCode::NOT_FOUND),

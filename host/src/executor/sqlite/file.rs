@@ -18,7 +18,7 @@ use super::connection::Link;
 use super::folder::{FolderLock, create_folder, sync_folder};
 use super::statement::{ResultLimits, executor_error};
 use crate::executor::group::{Ending, Flush, GroupCommit, GroupLimits, Step, Ticket};
-use crate::executor::{DatabaseName, ExecutorError, GroupObserver};
+use crate::executor::{DatabaseName, ExecutorError, GroupObserver, Hold};
 
 /// What everything that belongs to one file shares.
 pub(super) struct DatabaseFile {
@@ -97,6 +97,16 @@ impl DatabaseFile {
     fn take(self: &Arc<Self>, state: &mut State, step: Step<oneshot::Sender<Granted>>) {
         match step {
             Step::Rest => self.rested.notify_waiters(),
+            Step::Linger { until_ms } => {
+                let file = Arc::clone(self);
+                let wait = Duration::from_millis(until_ms.saturating_sub(self.now_ms()));
+                self.runtime.spawn(async move {
+                    tokio::time::sleep(wait).await;
+                    let mut state = file.state.lock();
+                    let step = state.machine.tick(file.now_ms());
+                    file.take(&mut state, step);
+                });
+            }
             Step::Grant { waiter, group, first, .. } => {
                 // If nobody listens any more, the waiter's `Turn` is about to be dropped, and ends what it was given.
                 let _ = waiter.send(Granted { group, first });
@@ -155,6 +165,17 @@ impl DatabaseFile {
 
     fn refuse_if_closed(&self, state: &State) -> Result<(), ExecutorError> {
         if state.closed { Err(closed()) } else { Ok(()) }
+    }
+
+    /// Lets a group linger for more, until the hold is dropped.
+    pub(super) fn hold(self: &Arc<Self>) -> Hold {
+        self.state.lock().machine.hold();
+        let file = Arc::clone(self);
+        Hold::new(move || {
+            let mut state = file.state.lock();
+            let step = state.machine.unhold(file.now_ms());
+            file.take(&mut state, step);
+        })
     }
 
     /// An idle reader, or a new one.

@@ -28,7 +28,7 @@ use self::folder::{FolderLock, NAME_BYTES_MAX, create_folder, encode_name};
 use self::snapshot::SqliteSnapshot;
 use self::transaction::SqliteTransaction;
 use super::{
-    Database, DatabaseInfo, DatabaseName, Dialect, Executor, ExecutorError, GroupObserver, Snapshot, Statement, Transaction, Value,
+    Database, DatabaseInfo, DatabaseName, Dialect, Executor, ExecutorError, GroupObserver, Hold, Snapshot, Statement, Transaction, Value,
 };
 
 pub(crate) mod connection;
@@ -262,6 +262,10 @@ impl Database for SqliteDatabase {
 
     async fn snapshot(&self) -> Result<Box<dyn Snapshot>, ExecutorError> {
         Ok(Box::new(SqliteSnapshot::open(&self.file).await?))
+    }
+
+    fn hold(&self) -> Hold {
+        self.file.hold()
     }
 
     async fn begin(&self) -> Result<Box<dyn Transaction>, ExecutorError> {

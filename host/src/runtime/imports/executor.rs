@@ -36,6 +36,8 @@ impl HostSnapshot for State {
             return Ok(Err(Error::InvalidStatement("a snapshot cannot be opened within a transaction of the same call".into())));
         }
         let id = call.id;
+        // What it waits for must not wait for it.
+        call.hold = None;
         if let Err(error) = self.mount()?.wait_until_durable(id, &database).await {
             return Ok(Err(error.into()));
         }
@@ -87,7 +89,13 @@ impl HostTransaction for State {
             return Ok(Err(Error::Unavailable("data that this call rests on was lost".into())));
         }
         let opened = match self.mount()?.database(&database).await {
-            Ok(database) => database.begin().await,
+            Ok(database) => {
+                let call = self.call()?;
+                if call.several_inputs && call.hold.is_none() {
+                    call.hold = Some(database.hold());
+                }
+                database.begin().await
+            }
             Err(error) => Err(error),
         };
         match opened {
