@@ -121,6 +121,7 @@ impl Default for Outcome {
             pace: false,
             tasks: Vec::new(),
             defer: None,
+            quiet_ms: None,
         }
     }
 }

@@ -21,6 +21,10 @@ use crate::encoding::{percent_decode_or_raw, query_parameter};
 use crate::imports::{Mode, Query, RequestHead, Subscription};
 use crate::registry::{Outcome, UpgradeResult};
 
+/// Broadcasts wait so long after `document`, or until the client's first frame: a client that gets both in one piece may
+/// handle the broadcast first, while it still fetches the key for the snapshot, and gives up for good (its error 200).
+const QUIET_MS: u64 = 50;
+
 /// The topic of a document.
 pub fn topic(doc_id: &str) -> String {
     format!("ss:{doc_id}")
@@ -137,7 +141,7 @@ pub fn upgrade(call: &Call<'_>, head: &RequestHead) -> UpgradeResult {
                 let Request { doc_id, session_key, .. } = request;
                 let seen = vec![(topic(&doc_id), seq)];
                 let attachment = Some(Attachment::new(doc_id, session_key).encode());
-                Outcome { send: vec![messages::frame(document)], attachment, seen, ..Outcome::default() }
+                Outcome { send: vec![messages::frame(document)], attachment, seen, quiet_ms: Some(QUIET_MS), ..Outcome::default() }
             }
             Ok(Err(refused)) => refusal(call, head, refused),
             Err(failure) => {

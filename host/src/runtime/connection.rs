@@ -19,7 +19,7 @@ use super::queue::{Arrival, Close, ConnectionQueue, Frame, QueueLimits, Released
 /// Inputs handed over in one call: enough that a burst is cheap, few enough that a call stays short.
 const INPUTS_PER_CALL: usize = 16;
 /// Calls of one connection that may wait at the gate: pipelining without end would only move the queue.
-const CALLS_IN_GATE: u64 = 64;
+const CALLS_IN_GATE: usize = 64;
 /// Inputs of one connection that wait before the host stops reading, in bytes.
 const INBOX_BYTES: usize = 1 << 20;
 
@@ -29,6 +29,7 @@ pub(crate) struct AfterRelease {
     pub(crate) alarm: Option<live::Alarm>,
     pub(crate) tasks: Vec<Vec<u8>>,
     pub(crate) cursors: Vec<(String, u64)>,
+    pub(crate) quiet_ms: Option<u64>,
 }
 
 /// A connection of a mount.
@@ -97,7 +98,9 @@ impl Connection {
             types::Frame::Text(text) => text.len(),
             types::Frame::Binary(bytes) => bytes.len(),
         };
+        self.inner.lock().queue.end_quiet();
         self.push(socket::Input::Frame(frame), bytes);
+        self.wake.notify_one();
     }
 
     /// Frames to be written now.
@@ -218,6 +221,9 @@ impl Connection {
                 Some(live::Alarm::Stop) => self.set_alarm(None, &mount),
                 Some(live::Alarm::AfterMs(delay_ms)) => self.set_alarm(Some(delay_ms), &mount),
             }
+            if let Some(quiet_ms) = after.quiet_ms {
+                self.end_quiet_later(quiet_ms, &mount);
+            }
             for work in after.tasks {
                 self.start_task(work, &mount);
             }
@@ -324,6 +330,17 @@ impl Connection {
         }
     }
 
+    fn end_quiet_later(self: &Arc<Self>, quiet_ms: u64, mount: &MountCore) {
+        let connection = Arc::downgrade(self);
+        mount.runtime.spawn(async move {
+            tokio::time::sleep(Duration::from_millis(quiet_ms)).await;
+            if let Some(connection) = connection.upgrade() {
+                connection.inner.lock().queue.end_quiet();
+                connection.wake.notify_one();
+            }
+        });
+    }
+
     fn start_task(self: &Arc<Self>, work: Vec<u8>, mount: &Arc<MountCore>) {
         self.inner.lock().tasks += 1;
         let (connection, mount) = (self.clone(), mount.clone());
@@ -362,8 +379,9 @@ pub(crate) fn split(outcome: live::Outcome) -> (Released, AfterRelease) {
         seen: outcome.seen,
         close: outcome.close.map(Close::from),
         pace: outcome.pace,
+        quiet: outcome.quiet_ms.is_some(),
     };
-    (released, AfterRelease { alarm: Some(outcome.alarm), tasks: outcome.tasks, cursors: outcome.cursors })
+    (released, AfterRelease { alarm: Some(outcome.alarm), tasks: outcome.tasks, cursors: outcome.cursors, quiet_ms: outcome.quiet_ms })
 }
 
 impl From<types::Frame> for Frame {

@@ -29,3 +29,13 @@ pub(crate) enum Deferred {
     DeleteObject { key: String },
     CancelJob { name: String },
 }
+
+impl Deferred {
+    /// What it holds in memory.
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Deferred::SetKey { key, value, .. } => key.len() + value.len(),
+            Deferred::DeleteKey { key } | Deferred::DeleteObject { key } | Deferred::CancelJob { name: key } => key.len(),
+        }
+    }
+}

@@ -69,6 +69,7 @@ impl MountCore {
         drop((topics, connections));
         self.metrics.published(&self.name);
         if !targets.is_empty() {
+            self.backlog.add(publication.message.len());
             // The worker ends with the mount; then nobody waits for the slots any more.
             let _ = self.deliveries.send(DeliverJob { publication, groups, targets });
         }
@@ -76,6 +77,7 @@ impl MountCore {
 
     async fn deliver(self: &Arc<Self>, job: DeliverJob) {
         let DeliverJob { publication, groups, targets } = job;
+        let message_bytes = publication.message.len();
         let (topic, must_deliver) = (publication.topic.clone(), publication.class == Class::MustDeliver);
         let invocation = Invocation::Deliver { publication: publication.into(), groups };
         let closes = self.closes();
@@ -104,6 +106,7 @@ impl MountCore {
             let _ = slot.set(frames);
             connection.slot_filled(bytes, &closes.slow);
         }
+        self.backlog.remove(message_bytes);
     }
 
     fn for_group(&self, deliveries: &Deliveries, group: usize, connection: &Arc<Connection>, topic: &str) -> Vec<Frame> {

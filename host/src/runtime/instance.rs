@@ -46,6 +46,11 @@ impl Invocation {
         }
     }
 
+    /// Whether it may wait for released work to be done. What does that work, or tidies up, must not.
+    pub(crate) fn adds_work(&self) -> bool {
+        !matches!(self, Invocation::Deliver { .. } | Invocation::Closed { .. } | Invocation::Stop)
+    }
+
     /// Whether several inputs are handled one after the other.
     pub(crate) fn has_several_inputs(&self) -> bool {
         matches!(self, Invocation::Receive { inputs, .. } if inputs.len() > 1)

@@ -19,6 +19,7 @@ use crate::metrics::Metrics;
 use crate::pubsub::PubSub;
 use crate::storage::Storage;
 
+mod backlog;
 pub(crate) mod bindings;
 mod connection;
 mod effect;

@@ -10,6 +10,7 @@ use rand::RngExt as _;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc, oneshot};
 
+use super::backlog::Backlog;
 use super::bindings::guest::exports::syncline::sync::mounts::{Closes, Plan, UpgradeAnswer};
 use super::bindings::guest::exports::syncline::sync::{http, live, socket};
 use super::bindings::guest::syncline::host::pubsub::{Member, Subscription};
@@ -116,6 +117,8 @@ pub(crate) struct MountCore {
     applying: Mutex<()>,
     settled: Notify,
     deferred: mpsc::UnboundedSender<Deferred>,
+    /// Deliveries and deferred effects that wait.
+    pub(super) backlog: Backlog,
     connection_ids: Arc<AtomicU64>,
     stopping: AtomicBool,
     myself: Weak<MountCore>,
@@ -149,6 +152,7 @@ impl MountCore {
             applying: Mutex::default(),
             settled: Notify::new(),
             deferred,
+            backlog: Backlog::default(),
             connection_ids: parts.connection_ids,
             stopping: AtomicBool::new(false),
             myself: myself.clone(),
@@ -188,6 +192,9 @@ impl MountCore {
     }
 
     async fn attempts(self: &Arc<Self>, invocation: &Invocation, deadline: Duration) -> Result<Completed, CallFailed> {
+        if invocation.adds_work() {
+            self.backlog.room().await;
+        }
         let (mut failure, mut reruns) = (None, 0);
         loop {
             let mut lease = match self.pool.take(self, failure.is_some()).await {
@@ -283,7 +290,11 @@ impl MountCore {
             Effect::Outcome { connection, call, released, after } => connection.release(call, released, after),
             // Whoever waited may have gone: then nobody is to be told.
             Effect::Permit(permit) => drop(permit.send(())),
-            Effect::Deferred(work) => drop(self.deferred.send(work)),
+            Effect::Deferred(work) => {
+                self.backlog.add(work.bytes());
+                // The worker ends with the mount.
+                drop(self.deferred.send(work));
+            }
         }
     }
 
@@ -576,6 +587,7 @@ async fn carry_out_all(mount: Weak<MountCore>, mut work: mpsc::UnboundedReceiver
             Deferred::DeleteObject { key } => mount.storage.objects.delete(name, key).await.map_err(|error| error.to_string()),
             Deferred::CancelJob { name: job } => mount.jobs.cancel(name, job).await.map_err(|error| error.to_string()),
         };
+        mount.backlog.remove(deferred.bytes());
         if let Err(error) = done {
             tracing::error!(mount = name, error, "an effect of a call could not be carried out");
         }

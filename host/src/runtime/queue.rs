@@ -107,6 +107,8 @@ pub struct Released {
     pub close: Option<Close>,
     /// Ask for `drained` once most is taken.
     pub pace: bool,
+    /// Publications wait until [`ConnectionQueue::end_quiet`].
+    pub quiet: bool,
 }
 
 /// Limits of a connection's queues.
@@ -117,7 +119,7 @@ pub struct QueueLimits {
     /// Bytes of inputs that may wait for the component; beyond them the host stops reading.
     pub inbox_bytes: usize,
     /// Calls of one connection that may wait at the output gate.
-    pub calls_in_gate: u64,
+    pub calls_in_gate: usize,
 }
 
 /// Inputs that may wait for the component, however small.
@@ -149,7 +151,10 @@ pub struct ConnectionQueue<I> {
     /// Inputs are put off until `resume`.
     deferred: bool,
     calls_started: u64,
-    calls_released: u64,
+    /// Calls whose effects are not released yet, in order; the pause after an answer (`quiet`) counts as one.
+    outstanding: VecDeque<u64>,
+    /// The pause under way.
+    quiet: Option<u64>,
     held: VecDeque<Held>,
     outbox: VecDeque<Outgoing>,
     /// Bytes in the outbox that answer the connection's own calls: they bound reading, not the queue.
@@ -158,6 +163,9 @@ pub struct ConnectionQueue<I> {
     publication_bytes: usize,
     /// Topics subscribed by a call that is not released yet.
     fresh_topics: HashMap<String, u64>,
+    /// Per key what a released frame covered already, until something newer arrives: the publication of a commit may
+    /// come after a frame that has read it.
+    covered: HashMap<String, u64>,
     close: Option<Close>,
     pace: bool,
     /// The client is gone: nothing more is sent, but what it sent is still handled.
@@ -176,12 +184,14 @@ impl<I> ConnectionQueue<I> {
             running: false,
             deferred: false,
             calls_started: 0,
-            calls_released: 0,
+            outstanding: VecDeque::new(),
+            quiet: None,
             held: VecDeque::new(),
             outbox: VecDeque::new(),
             own_bytes: 0,
             publication_bytes: 0,
             fresh_topics: HashMap::new(),
+            covered: HashMap::new(),
             close: None,
             pace: false,
             gone: false,
@@ -217,14 +227,19 @@ impl<I> ConnectionQueue<I> {
     /// Starts a call without inputs: the upgrade.
     pub fn start_call(&mut self) -> u64 {
         self.running = true;
+        self.next_call()
+    }
+
+    fn next_call(&mut self) -> u64 {
         self.calls_started += 1;
+        self.outstanding.push_back(self.calls_started);
         self.calls_started
     }
 
     /// Starts a call with the inputs that wait, up to so many of them; none while another runs or nothing waits.
     pub fn start_receive(&mut self, inputs_max: usize) -> Option<(u64, Vec<I>)> {
-        let in_gate = self.calls_started - self.calls_released;
-        if self.running || self.deferred || self.close.is_some() || self.inbox.is_empty() || in_gate >= self.limits.calls_in_gate {
+        let gate_is_full = self.outstanding.len() >= self.limits.calls_in_gate;
+        if self.running || self.deferred || self.close.is_some() || self.inbox.is_empty() || gate_is_full {
             return None;
         }
         let count = inputs_max.clamp(1, self.inbox.len());
@@ -259,13 +274,15 @@ impl<I> ConnectionQueue<I> {
 
     /// A subscription was made by the running call.
     pub fn subscribed(&mut self, topic: &str) {
-        if self.calls_started > self.calls_released {
+        if !self.outstanding.is_empty() {
             self.fresh_topics.insert(topic.to_owned(), self.calls_started);
         }
     }
 
     /// The effects of a call are released.
     pub fn release(&mut self, call: u64, released: Released) {
+        self.outstanding.retain(|other| *other != call);
+        let first_outstanding = self.outstanding.front().copied().unwrap_or(u64::MAX);
         let (mut before, mut after) = (Vec::new(), Vec::new());
         let fresh_topics = std::mem::take(&mut self.fresh_topics);
         let mut rest = VecDeque::with_capacity(self.held.len());
@@ -275,7 +292,7 @@ impl<I> ConnectionQueue<I> {
                 self.publication_bytes = self.publication_bytes.saturating_sub(held.arrival.payload.len());
                 continue;
             }
-            if held.call > call {
+            if held.call >= first_outstanding || !rest.is_empty() {
                 rest.push_back(held);
             } else if cut_off.is_some() || fresh_topics.get(&held.arrival.topic) == Some(&call) {
                 after.push(held.arrival);
@@ -284,8 +301,11 @@ impl<I> ConnectionQueue<I> {
             }
         }
         self.held = rest;
+        for (key, through) in &released.seen {
+            let covered = self.covered.entry(key.clone()).or_default();
+            *covered = (*covered).max(*through);
+        }
         self.fresh_topics = fresh_topics.into_iter().filter(|(_, made_by)| *made_by > call).collect();
-        self.calls_released = self.calls_released.max(call);
 
         for arrival in before {
             self.send_arrival(arrival);
@@ -301,8 +321,23 @@ impl<I> ConnectionQueue<I> {
             self.close_after_queue(released.close);
             return;
         }
-        for arrival in after {
-            self.send_arrival(arrival);
+        if released.quiet && !self.gone {
+            let pause = self.next_call();
+            self.quiet = Some(pause);
+            for arrival in after.into_iter().rev() {
+                self.held.push_front(Held { call: pause, arrival });
+            }
+        } else {
+            for arrival in after {
+                self.send_arrival(arrival);
+            }
+        }
+    }
+
+    /// Ends the pause after an answer: it is over, or the client has spoken.
+    pub fn end_quiet(&mut self) {
+        if let Some(pause) = self.quiet.take() {
+            self.release(pause, Released::default());
         }
     }
 
@@ -311,8 +346,17 @@ impl<I> ConnectionQueue<I> {
         if self.close.is_some() || self.gone {
             return true;
         }
+        if let Some((key, sequence)) = &arrival.order
+            && let Some(covered) = self.covered.get(key)
+        {
+            if sequence <= covered {
+                return true;
+            }
+            // They come in order: nothing that was covered follows.
+            self.covered.remove(key);
+        }
         self.publication_bytes += arrival.payload.len();
-        if self.calls_started > self.calls_released {
+        if !self.outstanding.is_empty() {
             if let Class::Latest(_) = arrival.class {
                 let bytes = &mut self.publication_bytes;
                 self.held.retain(|held| {
@@ -416,7 +460,7 @@ impl<I> ConnectionQueue<I> {
 
     /// Whether nothing received is unanswered: no input waits, no call runs or waits at the gate.
     pub fn is_idle(&self) -> bool {
-        self.inbox.is_empty() && !self.running && self.calls_started == self.calls_released
+        self.inbox.is_empty() && !self.running && self.outstanding.iter().all(|call| Some(*call) == self.quiet)
     }
 
     /// Once after a paced outcome: most of what was sent has been taken.
@@ -493,6 +537,42 @@ mod tests {
         queue.end_call(Vec::new());
         queue.release(upgrade, Released { send: vec![text("document")], seen: vec![("d".into(), 1)], ..Released::default() });
         assert_eq!(taken(&mut queue), ["document", "e", "2"]);
+    }
+
+    #[test]
+    fn a_publication_that_comes_after_the_frame_that_covers_it_is_dropped() {
+        let mut queue = ConnectionQueue::<u8>::new(LIMITS);
+        let upgrade = queue.start_call();
+        queue.subscribed("d");
+        queue.end_call(Vec::new());
+        queue.release(upgrade, Released { send: vec![text("document")], seen: vec![("d".into(), 2)], ..Released::default() });
+        for sequence in 1..=3 {
+            assert!(queue.publish(arrival("d", Some(sequence), "p")));
+        }
+        assert_eq!(taken(&mut queue), ["document", "p"]);
+        assert!(queue.covered.is_empty());
+    }
+
+    #[test]
+    fn after_a_quiet_answer_publications_wait_until_the_pause_is_over() {
+        let mut queue = ConnectionQueue::<u8>::new(LIMITS);
+        let upgrade = queue.start_call();
+        queue.subscribed("d");
+        assert!(queue.publish(arrival("d", Some(1), "1")));
+        queue.end_call(Vec::new());
+        queue.push_input(0, 1);
+        let (first, _) = queue.start_receive(1).unwrap();
+        assert!(queue.publish(arrival("d", Some(2), "2")));
+        queue.release(upgrade, Released { send: vec![text("document")], seen: vec![("d".into(), 0)], quiet: true, ..Released::default() });
+        assert!(queue.publish(arrival("d", Some(3), "3")));
+        queue.end_call(Vec::new());
+        assert_eq!(taken(&mut queue), ["document"]);
+        queue.release(first, Released { send: vec![text("reply")], ..Released::default() });
+        assert_eq!(taken(&mut queue), ["reply"]);
+        assert!(queue.is_idle());
+        queue.end_quiet();
+        queue.end_quiet();
+        assert_eq!(taken(&mut queue), ["1", "2", "3"]);
     }
 
     #[test]

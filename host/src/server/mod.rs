@@ -6,10 +6,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
+use hyper::{Request, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
@@ -161,8 +161,14 @@ async fn serve_connection(stream: TcpStream, remote: SocketAddr, shared: Arc<Sha
     }
     let mut stopping = shared.stopping.clone();
     let service = service_fn(move |request: Request<Incoming>| {
-        let shared = shared.clone();
-        async move { Ok::<_, Infallible>(requests::answer(request, remote, shared).await) }
+        // A task of its own: a client that goes away must not tear a call out of the middle of a transaction.
+        let answering = tokio::spawn(requests::answer(request, remote, shared.clone()));
+        async move {
+            Ok::<_, Infallible>(answering.await.unwrap_or_else(|error| {
+                tracing::error!(%error, "a request was not answered");
+                requests::status(StatusCode::INTERNAL_SERVER_ERROR)
+            }))
+        }
     });
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(64 << 10);

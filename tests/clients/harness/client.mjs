@@ -22,17 +22,19 @@ export const keysOf = (name) => sodium.crypto_sign_seed_keypair(sodium.crypto_ge
 export const documentKey = new Uint8Array(32).fill(9);
 
 /**
- * Node 20 has no WebSocket of its own, so the client gets the one of `ws`. It also notes the latest
- * frames of the client that opens it, for the message of a failed test.
+ * Node 20 has no WebSocket of its own, so the client gets the one of `ws`, which here gives every
+ * message a task of its own, as browsers do: the client puts `document` into its queue only after
+ * an `await`, and anything handled in the same task would overtake it and end in error 200.
+ * It also notes the latest frames of the client that opens it, for the message of a failed test.
  */
 let opening;
 globalThis.WebSocket = class extends WebSocket {
   constructor(url) {
-    super(url);
+    super(url, { allowSynchronousEvents: false });
     const client = opening;
     opening = undefined;
     client?.note(`open ${url}`);
-    this.on("message", (frame) => client?.note(`< ${summary(frame)}`));
+    this.on("message", (frame) => client?.received(frame));
     this.on("close", (code) => client?.note(`close ${code}`));
     const send = this.send.bind(this);
     this.send = (frame) => {
@@ -66,6 +68,8 @@ export function summary(bytes) {
 export class Client extends EventEmitter {
   #actor;
   #frames = [];
+  /** Updates that were answered by a demand for a new snapshot: the client counts them as in flight for ever. */
+  #demanded = new Set();
   doc = new Y.Doc();
   awareness = new Awareness(this.doc);
   /** Public data of every frame that the client asked its app about. */
@@ -126,6 +130,12 @@ export class Client extends EventEmitter {
     this.#actor.start();
   }
 
+  received(bytes) {
+    this.note(`< ${summary(bytes)}`);
+    const { requiresNewSnapshot, snapshotId, clock } = JSON.parse(bytes);
+    if (requiresNewSnapshot) this.#demanded.add(`${snapshotId} ${clock}`);
+  }
+
   note(line) {
     this.#frames.push(line);
     if (this.#frames.length > FRAMES_KEPT) this.#frames.shift();
@@ -164,14 +174,10 @@ export class Client extends EventEmitter {
     return this.state() === "connected" && this.#context._documentDecryptionState === "complete";
   }
 
-  /**
-   * Whether every change of this client was acknowledged. Of updates on a snapshot that was replaced
-   * the client never learns; it put their changes into the new one.
-   */
+  /** Whether every change of this client was acknowledged, and no answer is awaited. */
   saved() {
     const context = this.#context;
-    const active = this.activeSnapshotId();
-    const waiting = context._updatesInFlight.filter(({ snapshotId }) => snapshotId === active);
+    const waiting = context._updatesInFlight.filter(({ snapshotId, clock }) => !this.#demanded.has(`${snapshotId} ${clock}`));
     const pendingCount = context._pendingChangesQueue.length + waiting.length;
     return this.loaded() && pendingCount === 0 && context._snapshotInFlight === null;
   }
@@ -213,6 +219,11 @@ export class Client extends EventEmitter {
     this.awareness.setLocalState(state);
     const data = encodeAwarenessUpdate(this.awareness, [this.doc.clientID]);
     this.#actor.send({ type: "ADD_EPHEMERAL_MESSAGE", data });
+  }
+
+  /** Whether the two proved their ephemeral sessions to each other, seen from here. */
+  knowsSessionOf(other) {
+    return sodium.to_base64(other.keys.publicKey) in (this.#context._ephemeralMessagesSession?.validSessions ?? {});
   }
 
   /** What this client knows about the presence of another. */

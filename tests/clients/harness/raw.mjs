@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { EventEmitter } from "node:events";
 import { createInitialSnapshot, createSnapshot, createUpdate, generateId, hash } from "secsync";
 import { WebSocket } from "ws";
-import { documentKey, keysOf, sodium } from "./client.mjs";
+import { documentKey, keysOf, sodium, summary } from "./client.mjs";
 import { until } from "./wait.mjs";
 
 /** One socket; keeps every frame that it received, in order. */
@@ -78,6 +78,17 @@ export class Tap extends EventEmitter {
  * Returns the position in the form of `Client.position`, and how many updates there were.
  */
 export function audit(frames) {
+  const walked = [];
+  try {
+    return walk(frames, walked);
+  } catch (error) {
+    const lines = walked.map((frame) => `    ${summary(JSON.stringify(frame))}`);
+    throw new Error(`${error.message}\n${lines.join("\n")}`);
+  }
+}
+
+function walk(frames, walked) {
+  walked.push(frames[0]);
   assert.equal(frames[0]?.type, "document", "the document comes first");
   let active = frames[0].snapshot?.publicData.snapshotId;
   let clocks = new Map();
@@ -89,24 +100,25 @@ export function audit(frames) {
   };
   const take = (update) => {
     const { pubKey, clock, refSnapshotId } = update.publicData;
+    once(update);
     assert.equal(refSnapshotId, active, "an update refers to the active snapshot");
-    assert.equal(clock, (clocks.get(pubKey) ?? -1) + 1, `no hole and no repetition in the clocks of ${pubKey}`);
+    assert.equal(clock, (clocks.get(pubKey) ?? -1) + 1, `no hole in the clocks of ${pubKey}`);
     clocks.set(pubKey, clock);
     updateCount += 1;
-    once(update);
   };
   if (frames[0].snapshot) once(frames[0].snapshot);
   frames[0].updates.forEach(take);
   for (const frame of frames.slice(1)) {
+    walked.push(frame);
     assert.notEqual(frame.type, "document", "there is one document frame");
     if (frame.type === "update") take(frame);
     if (frame.type === "snapshot") {
       const { parentSnapshotId, parentSnapshotUpdateClocks, snapshotId } = frame.snapshot.publicData;
+      once(frame.snapshot);
       if (active) {
         assert.equal(parentSnapshotId, active, "a snapshot follows the active one");
         assert.deepEqual(parentSnapshotUpdateClocks, Object.fromEntries(clocks), "a snapshot covers every update");
       }
-      once(frame.snapshot);
       active = snapshotId;
       clocks = new Map();
     }
@@ -180,6 +192,11 @@ export class Writer extends Tap {
         frame.updates?.forEach((update) => this.#learn(update));
         break;
     }
+  }
+
+  /** As `Client.position`. */
+  position() {
+    return this.active ? JSON.stringify([this.active.snapshotId, Object.entries(this.#clocks).sort()]) : "";
   }
 
   get snapshotInFlight() {

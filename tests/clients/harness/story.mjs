@@ -88,9 +88,9 @@ class Stage {
   }
 }
 
-/** `ownServer`: the story gets a server of its own as `stage.server`. */
-export function story(name, act, { ownServer = false } = {}) {
-  test(name, { timeout: STORY_MS }, async () => {
+/** `ownServer`: the story gets a server of its own as `stage.server`, which it may end. */
+export function story(name, act, { ownServer = false, scale = 1 } = {}) {
+  test(name, { timeout: STORY_MS * scale }, async () => {
     const stage = new Stage();
     try {
       await (ownServer ? stage.ownServer() : stage.sharedServer());

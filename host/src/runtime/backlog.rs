@@ -1,0 +1,75 @@
+//! Work that was released but is not done yet. Where there is too much of it, new calls wait: so whoever causes it is
+//! slowed down, and no queue grows without end.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::sync::Notify;
+
+/// Pieces of work that may wait before calls do.
+const PIECES_MAX: usize = 10_000;
+/// Their bytes.
+const BYTES_MAX: usize = 64 << 20;
+
+/// How much waits.
+#[derive(Debug, Default)]
+pub(crate) struct Backlog {
+    pieces: AtomicUsize,
+    bytes: AtomicUsize,
+    shrunk: Notify,
+}
+
+impl Backlog {
+    /// A piece of work waits from now on.
+    pub(crate) fn add(&self, bytes: usize) {
+        self.pieces.fetch_add(1, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// A piece of work is done.
+    pub(crate) fn remove(&self, bytes: usize) {
+        self.pieces.fetch_sub(1, Ordering::Relaxed);
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        if self.has_room() {
+            self.shrunk.notify_waiters();
+        }
+    }
+
+    /// Waits until there is room for more.
+    pub(crate) async fn room(&self) {
+        loop {
+            let shrunk = self.shrunk.notified();
+            tokio::pin!(shrunk);
+            // Registered before the look, so that what is done in between is not missed.
+            shrunk.as_mut().enable();
+            if self.has_room() {
+                return;
+            }
+            shrunk.await;
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        self.pieces.load(Ordering::Relaxed) < PIECES_MAX && self.bytes.load(Ordering::Relaxed) < BYTES_MAX
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    #[tokio::test]
+    async fn whoever_adds_too_much_waits_until_some_of_it_is_done() {
+        let backlog = Arc::new(Backlog::default());
+        backlog.room().await;
+        backlog.add(BYTES_MAX);
+        let waiting = tokio::spawn({
+            let backlog = backlog.clone();
+            async move { backlog.room().await }
+        });
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        backlog.remove(BYTES_MAX);
+        waiting.await.unwrap();
+    }
+}
