@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand};
 use syncline::config::{Config, LogConfig, LogFormat, Overrides};
 use syncline::runtime::{Checker, Runtime};
 use syncline::server::Server;
+use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 /// One local-first sync server.
@@ -127,8 +128,14 @@ async fn serve(arguments: ServeArguments) -> anyhow::Result<()> {
     let backends = config.open_backends().await?;
     let runtime = Runtime::start(syncline::runtime::GUEST_COMPONENT, config.runtime_settings(), &mounts, backends).await?;
     let server = Server::start(runtime, &mounts, server_settings).await?;
+    // Before anybody is told that the server is there: whoever stops it then is to be heard.
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
     announce(&server)?;
-    wait_for_the_end().await?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
     tracing::info!("stopping");
     server.stop().await;
     tracing::info!("stopped");
@@ -143,14 +150,6 @@ fn announce(server: &Server) -> anyhow::Result<()> {
         tracing::info!(%address, "listening");
     }
     Ok(out.flush()?)
-}
-
-async fn wait_for_the_end() -> anyhow::Result<()> {
-    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-    tokio::select! {
-        _ = terminate.recv() => Ok(()),
-        interrupted = tokio::signal::ctrl_c() => Ok(interrupted?),
-    }
 }
 
 async fn check_config(arguments: ServeArguments) -> anyhow::Result<()> {

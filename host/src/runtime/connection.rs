@@ -1,5 +1,6 @@
 //! A live connection: its queues, its attachment, and the calls that serve it one after the other.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -49,7 +50,10 @@ struct Inner {
     queue: ConnectionQueue<socket::Input>,
     attachment: Vec<u8>,
     alarm: Option<AbortHandle>,
+    /// Tasks that run.
     tasks: u32,
+    /// Tasks that wait for others to end.
+    tasks_waiting: VecDeque<Vec<u8>>,
 }
 
 impl Connection {
@@ -62,7 +66,13 @@ impl Connection {
         Arc::new(Self {
             id,
             mount: Arc::downgrade(mount),
-            inner: Mutex::new(Inner { queue: ConnectionQueue::new(limits), attachment: Vec::new(), alarm: None, tasks: 0 }),
+            inner: Mutex::new(Inner {
+                queue: ConnectionQueue::new(limits),
+                attachment: Vec::new(),
+                alarm: None,
+                tasks: 0,
+                tasks_waiting: VecDeque::new(),
+            }),
             wake: Notify::new(),
             progress: Notify::new(),
             received: AtomicBool::new(false),
@@ -84,7 +94,7 @@ impl Connection {
     /// Whether the socket should be read.
     pub(crate) fn wants_input(&self) -> bool {
         let inner = self.inner.lock();
-        inner.queue.wants_input() && self.mount.upgrade().is_some_and(|mount| inner.tasks <= mount.plan.max_tasks)
+        inner.queue.wants_input() && inner.tasks_waiting.is_empty()
     }
 
     /// Whether the larger frame limit holds.
@@ -94,12 +104,10 @@ impl Connection {
 
     /// A message of the client.
     pub(crate) fn push_frame(self: &Arc<Self>, frame: types::Frame) {
-        let bytes = match &frame {
-            types::Frame::Text(text) => text.len(),
-            types::Frame::Binary(bytes) => bytes.len(),
-        };
+        let input = socket::Input::Frame(frame);
+        let bytes = input_bytes(&input);
         self.inner.lock().queue.end_quiet();
-        self.push(socket::Input::Frame(frame), bytes);
+        self.push(input, bytes);
         self.wake.notify_one();
     }
 
@@ -175,6 +183,11 @@ impl Connection {
         self.inner.lock().queue.subscribed(topic);
     }
 
+    /// A subscription ended.
+    pub(crate) fn unsubscribed(&self, topic: &str) {
+        self.inner.lock().queue.unsubscribed(topic);
+    }
+
     /// A publication arrives; a reader that cannot keep up is closed.
     pub(crate) fn publish(&self, arrival: Arrival, slow: &Close) -> bool {
         let mut inner = self.inner.lock();
@@ -224,9 +237,8 @@ impl Connection {
             if let Some(quiet_ms) = after.quiet_ms {
                 self.end_quiet_later(quiet_ms, &mount);
             }
-            for work in after.tasks {
-                self.start_task(work, &mount);
-            }
+            self.inner.lock().tasks_waiting.extend(after.tasks);
+            self.start_tasks(&mount);
         }
         self.drive();
     }
@@ -267,13 +279,16 @@ impl Connection {
             Ok(completed) => {
                 let Answer::Outcome(mut outcome) = completed.answer else { return };
                 let Invocation::Receive { inputs, .. } = invocation else { return };
-                let put_off = self.put_off(&mut outcome, inputs, mount);
+                let (put_off, delay_ms) = put_off(&mut outcome, inputs);
                 {
                     let mut inner = self.inner.lock();
                     if let Some(attachment) = outcome.attachment.take() {
                         inner.attachment = attachment;
                     }
                     inner.queue.end_call(put_off);
+                }
+                if let Some(delay_ms) = delay_ms {
+                    self.resume_later(delay_ms, mount);
                 }
                 if outcome.close.is_none() {
                     self.received.store(true, Ordering::Relaxed);
@@ -290,27 +305,16 @@ impl Connection {
         }
     }
 
-    /// Inputs that the component did not handle come again after a while.
-    fn put_off(
-        self: &Arc<Self>,
-        outcome: &mut live::Outcome,
-        mut inputs: Vec<socket::Input>,
-        mount: &Arc<MountCore>,
-    ) -> Vec<(socket::Input, usize)> {
-        let Some((index, delay_ms)) = outcome.defer.take() else { return Vec::new() };
-        let index = usize::try_from(index).unwrap_or(usize::MAX).min(inputs.len());
-        let rest = inputs.split_off(index);
-        if !rest.is_empty() {
-            let connection = Arc::downgrade(self);
-            mount.runtime.spawn(async move {
-                tokio::time::sleep(Duration::from_millis(delay_ms)).await;
-                if let Some(connection) = connection.upgrade() {
-                    connection.inner.lock().queue.resume();
-                    connection.drive();
-                }
-            });
-        }
-        rest.into_iter().map(|input| (input, 0)).collect()
+    /// Inputs that were put off come again after a while.
+    fn resume_later(self: &Arc<Self>, delay_ms: u64, mount: &MountCore) {
+        let connection = Arc::downgrade(self);
+        mount.runtime.spawn(async move {
+            tokio::time::sleep(Duration::from_millis(delay_ms)).await;
+            if let Some(connection) = connection.upgrade() {
+                connection.inner.lock().queue.resume();
+                connection.drive();
+            }
+        });
     }
 
     fn set_alarm(self: &Arc<Self>, delay_ms: Option<u64>, mount: &Arc<MountCore>) {
@@ -341,8 +345,21 @@ impl Connection {
         });
     }
 
+    /// Starts tasks that wait, as many as may run at once.
+    fn start_tasks(self: &Arc<Self>, mount: &Arc<MountCore>) {
+        loop {
+            let mut inner = self.inner.lock();
+            if inner.tasks >= mount.plan.max_tasks.max(1) {
+                return;
+            }
+            let Some(work) = inner.tasks_waiting.pop_front() else { return };
+            inner.tasks += 1;
+            drop(inner);
+            self.start_task(work, mount);
+        }
+    }
+
     fn start_task(self: &Arc<Self>, work: Vec<u8>, mount: &Arc<MountCore>) {
-        self.inner.lock().tasks += 1;
         let (connection, mount) = (self.clone(), mount.clone());
         mount.runtime.clone().spawn(async move {
             let invocation = Invocation::Task { connection: connection.as_called(&mount), work };
@@ -358,10 +375,33 @@ impl Connection {
                 Err(error) => task_failed(invocation, error.failure()),
             };
             connection.inner.lock().tasks -= 1;
+            connection.start_tasks(&mount);
             connection.push(input, 0);
             connection.wake.notify_one();
         });
     }
+}
+
+/// What an input weighs in the queue.
+fn input_bytes(input: &socket::Input) -> usize {
+    match input {
+        socket::Input::Frame(types::Frame::Text(text)) => text.len(),
+        socket::Input::Frame(types::Frame::Binary(bytes)) => bytes.len(),
+        _ => 0,
+    }
+}
+
+/// The inputs that the component did not handle, and how long they wait.
+fn put_off(outcome: &mut live::Outcome, mut inputs: Vec<socket::Input>) -> (Vec<(socket::Input, usize)>, Option<u64>) {
+    let Some((index, delay_ms)) = outcome.defer.take() else { return (Vec::new(), None) };
+    let index = usize::try_from(index).unwrap_or(usize::MAX).min(inputs.len());
+    let rest = inputs.split_off(index);
+    let delay_ms = (!rest.is_empty()).then_some(delay_ms);
+    let weighed = |input| {
+        let bytes = input_bytes(&input);
+        (input, bytes)
+    };
+    (rest.into_iter().map(weighed).collect(), delay_ms)
 }
 
 fn task_failed(invocation: Invocation, failure: live::Failure) -> socket::Input {

@@ -21,6 +21,13 @@ pub(crate) enum Effect {
     Deferred(Deferred),
 }
 
+impl Effect {
+    /// Whether it leaves with the transaction that it belongs to, though its call failed later.
+    pub(crate) fn outlives_its_call(&self) -> bool {
+        matches!(self, Effect::Publish(_) | Effect::Send { .. } | Effect::Deferred(_))
+    }
+}
+
 /// An effect that needs IO.
 #[derive(Debug)]
 pub(crate) enum Deferred {

@@ -11,7 +11,7 @@ use super::bindings::guest::syncline::host::types;
 use super::connection::Connection;
 use super::instance::{Answer, Invocation};
 use super::mount::MountCore;
-use super::queue::{Arrival, Class, Close, Frame, Payload, Slot};
+use super::queue::{Arrival, Class, Close, Filled, Frame, Payload, Slot};
 use super::topics::Mode;
 use crate::pubsub::{Order, Publication, Receiver};
 
@@ -92,44 +92,42 @@ impl MountCore {
             Err(_) => None,
         };
         for (group, connection, slot) in targets {
-            let frames = match deliveries.as_ref().map(|deliveries| self.for_group(deliveries, group, &connection, &topic)) {
-                Some(frames) => frames,
+            let filled = match deliveries.as_ref().map(|deliveries| self.for_group(deliveries, group, &connection, &topic)) {
+                Some(filled) => filled,
                 None => {
                     if must_deliver {
                         connection.close_now(closes.failed.clone());
                     }
-                    Vec::new()
+                    Filled::default()
                 }
             };
-            let bytes = frames.iter().map(Frame::len).sum();
+            let bytes = filled.len();
             // Only this worker fills slots, each once.
-            let _ = slot.set(frames);
+            let _ = slot.set(filled);
             connection.slot_filled(bytes, &closes.slow);
         }
         self.backlog.remove(message_bytes);
     }
 
-    fn for_group(&self, deliveries: &Deliveries, group: usize, connection: &Arc<Connection>, topic: &str) -> Vec<Frame> {
+    fn for_group(&self, deliveries: &Deliveries, group: usize, connection: &Arc<Connection>, topic: &str) -> Filled {
         match deliveries.outcomes.get(group) {
-            None | Some(GroupOutcome::Skip) => Vec::new(),
+            None | Some(GroupOutcome::Skip) => Filled::default(),
             Some(GroupOutcome::Send(indexes)) => {
                 let templates = indexes.iter().filter_map(|index| deliveries.frames.get(usize::try_from(*index).ok()?));
-                templates.filter_map(|template| self.fill_in(template, connection, topic)).collect()
+                Filled { frames: templates.filter_map(|template| self.fill_in(template, connection, topic)).collect(), close: None }
             }
             Some(GroupOutcome::Advance(cursor)) => {
                 let current = self.cursor(connection.id, topic).unwrap_or(0);
                 self.set_cursor(connection.id, topic, current.max(*cursor));
-                Vec::new()
+                Filled::default()
             }
             Some(GroupOutcome::Leave(last)) => {
-                self.unsubscribe(connection.id, topic);
-                match last {
-                    None => Vec::new(),
-                    Some((frame, close)) => {
-                        connection.close_after_queue(close.clone().into());
-                        vec![frame.clone().into()]
-                    }
-                }
+                // What is queued keeps its place: it is for the component to say of each.
+                self.topics.lock().unsubscribe(connection.id, topic);
+                last.as_ref().map_or_else(Filled::default, |(frame, close)| Filled {
+                    frames: vec![frame.clone().into()],
+                    close: Some(close.clone().into()),
+                })
             }
         }
     }

@@ -134,6 +134,17 @@ impl<E> Gate<E> {
             .max()
     }
 
+    /// Database and group of each place of a call.
+    pub fn places_of(&self, call: CallId) -> Vec<(String, u64)> {
+        let places = self.calls.get(&call).map(|call| call.places.as_slice()).unwrap_or_default();
+        places.iter().map(|place| (place.database.clone(), place.group)).collect()
+    }
+
+    /// Whether a group is settled.
+    pub fn is_settled(&self, database: &str, group: u64) -> bool {
+        self.databases.get(database).is_some_and(|order| order.settled >= group)
+    }
+
     /// Whether something that this call rests on is lost already, so that going on is in vain.
     pub fn is_lost(&self, call: CallId) -> bool {
         let lane_lost =
@@ -216,7 +227,10 @@ impl<E> Gate<E> {
     fn try_release(&mut self, call: CallId) -> Option<Release<E>> {
         let entry = self.calls.get(&call)?;
         let State::Finished(bundles) = &entry.state else { return None };
-        if self.lane_of(call).is_some_and(|lane| lane.lost) || self.rests_on_lost(entry) {
+        let place = bundles.front().and_then(|bundle| bundle.place.clone());
+        // What is durable of a call leaves, though a later transaction of it is lost: others must not miss it.
+        let lost = place.as_ref().is_some_and(|place| self.is_lost_place(place));
+        if lost || self.lane_of(call).is_some_and(|lane| lane.lost) {
             let lane = entry.lane;
             if let Some(lane) = lane.and_then(|lane| self.lanes.get_mut(&lane)) {
                 lane.lost = true;
@@ -227,7 +241,6 @@ impl<E> Gate<E> {
         if self.lane_of(call).is_some_and(|lane| lane.calls.front() != Some(&call)) {
             return None;
         }
-        let place = bundles.front().and_then(|bundle| bundle.place.clone());
         if let Some(Place { database, group }) = place {
             let order = self.databases.get_mut(&database)?;
             if order.queue.front() != Some(&call) || group > order.settled {
@@ -250,7 +263,11 @@ impl<E> Gate<E> {
     }
 
     fn rests_on_lost(&self, call: &Call<E>) -> bool {
-        call.places.iter().any(|place| self.databases.get(&place.database).is_some_and(|order| order.lost.contains(&place.group)))
+        call.places.iter().any(|place| self.is_lost_place(place))
+    }
+
+    fn is_lost_place(&self, place: &Place) -> bool {
+        self.databases.get(&place.database).is_some_and(|order| order.lost.contains(&place.group))
     }
 
     /// The call and those before it in its lane.
@@ -356,6 +373,20 @@ mod tests {
         gate.finish(first, vec![vec!["1"], vec!["3"]]);
         gate.settled("d", 1, true);
         assert_eq!(drain(&mut gate), ["1", "2", "3"]);
+    }
+
+    #[test]
+    fn what_is_durable_of_a_call_leaves_though_its_next_transaction_is_lost() {
+        let mut gate = Gate::default();
+        let call = gate.open(Some(1));
+        gate.ended(call, "d", 1);
+        gate.ended(call, "d", 2);
+        gate.finish(call, vec![vec!["broadcast"], vec!["lost broadcast"], vec!["replies"]]);
+        gate.settled("d", 1, true);
+        assert_eq!(drain(&mut gate), ["broadcast"]);
+        gate.settled("d", 2, false);
+        assert_eq!(drain(&mut gate), ["lost"]);
+        assert!(gate.is_empty());
     }
 
     #[test]

@@ -29,6 +29,10 @@ struct Job {
     name: String,
     due_ms: u64,
     payload: Vec<u8>,
+    /// Where its last step left off.
+    cursor: Option<Vec<u8>>,
+    /// Another one each time the job is put down: a job that puts itself down anew is not forgotten.
+    version: i64,
 }
 
 impl Jobs {
@@ -38,7 +42,8 @@ impl Jobs {
         let bytes = if database.database().info().dialect == Dialect::Postgres { "BYTEA" } else { "BLOB" };
         let jobs = Self { database, changed: Notify::new() };
         let create = format!(
-            "CREATE TABLE IF NOT EXISTS {{}}jobs (mount TEXT NOT NULL, name TEXT NOT NULL, due BIGINT NOT NULL, payload {bytes} NOT NULL, PRIMARY KEY (mount, name))"
+            "CREATE TABLE IF NOT EXISTS {{}}jobs (mount TEXT NOT NULL, name TEXT NOT NULL, due BIGINT NOT NULL, payload {bytes} NOT NULL, \
+             cursor {bytes}, version BIGINT NOT NULL, PRIMARY KEY (mount, name))"
         );
         jobs.database.write(&[jobs.statement(&create, Vec::new())]).await?;
         Ok(jobs)
@@ -47,9 +52,10 @@ impl Jobs {
     /// Puts a job down; durable when this returns. The same name replaces.
     pub(crate) async fn schedule(&self, mount: &str, name: &str, due_ms: u64, payload: Vec<u8>) -> Result<(), ExecutorError> {
         let insert = self.statement(
-            "INSERT INTO {}jobs (mount, name, due, payload) VALUES (?, ?, ?, ?) \
-             ON CONFLICT (mount, name) DO UPDATE SET due = excluded.due, payload = excluded.payload",
-            vec![mount.into(), name.into(), time(due_ms), Value::Blob(payload)],
+            "INSERT INTO {}jobs (mount, name, due, payload, cursor, version) VALUES (?, ?, ?, ?, NULL, ?) \
+             ON CONFLICT (mount, name) DO UPDATE \
+             SET due = excluded.due, payload = excluded.payload, cursor = NULL, version = excluded.version",
+            vec![mount.into(), name.into(), time(due_ms), Value::Blob(payload), Value::Integer(rand::random())],
         );
         self.database.write(&[insert]).await?;
         self.changed.notify_one();
@@ -63,27 +69,31 @@ impl Jobs {
     }
 
     /// Removes a job that fired, unless it was put down anew meanwhile.
-    pub(crate) async fn forget(&self, mount: &str, name: &str, due_ms: u64) -> Result<(), ExecutorError> {
-        let delete =
-            self.statement("DELETE FROM {}jobs WHERE mount = ? AND name = ? AND due = ?", vec![mount.into(), name.into(), time(due_ms)]);
+    async fn forget(&self, job: &Job) -> Result<(), ExecutorError> {
+        let delete = self.statement(
+            "DELETE FROM {}jobs WHERE mount = ? AND name = ? AND version = ?",
+            vec![job.mount.as_str().into(), job.name.as_str().into(), Value::Integer(job.version)],
+        );
         self.database.write(&[delete]).await.map(drop)
     }
 
-    async fn postpone(&self, job: &Job, due_ms: u64) -> Result<(), ExecutorError> {
+    async fn postpone(&self, job: &Job, due_ms: u64, cursor: Option<Vec<u8>>) -> Result<(), ExecutorError> {
+        let cursor = cursor.map_or(Value::Null, Value::Blob);
         let update = self.statement(
-            "UPDATE {}jobs SET due = ? WHERE mount = ? AND name = ? AND due = ?",
-            vec![time(due_ms), job.mount.as_str().into(), job.name.as_str().into(), time(job.due_ms)],
+            "UPDATE {}jobs SET due = ?, cursor = ? WHERE mount = ? AND name = ? AND version = ?",
+            vec![time(due_ms), cursor, job.mount.as_str().into(), job.name.as_str().into(), Value::Integer(job.version)],
         );
         self.database.write(&[update]).await.map(drop)
     }
 
     /// The job that is due first among those of some mounts.
     async fn next(&self, mounts: &HashMap<String, Weak<MountCore>>) -> Result<Option<Job>, ExecutorError> {
-        let select = self.statement("SELECT mount, name, due, payload FROM {}jobs ORDER BY due, mount, name", Vec::new());
+        let select = self.statement("SELECT mount, name, due, payload, cursor, version FROM {}jobs ORDER BY due, mount, name", Vec::new());
         let rows = self.database.read(&select).await?.rows;
-        let job = |row: Vec<Value>| match <[Value; 4]>::try_from(row) {
-            Ok([Value::Text(mount), Value::Text(name), Value::Integer(due), Value::Blob(payload)]) => {
-                Some(Job { mount, name, due_ms: u64::try_from(due).unwrap_or(0), payload })
+        let job = |row: Vec<Value>| match <[Value; 6]>::try_from(row) {
+            Ok([Value::Text(mount), Value::Text(name), Value::Integer(due), Value::Blob(payload), cursor, Value::Integer(version)]) => {
+                let cursor = if let Value::Blob(cursor) = cursor { Some(cursor) } else { None };
+                Some(Job { mount, name, due_ms: u64::try_from(due).unwrap_or(0), payload, cursor, version })
             }
             _ => None,
         };
@@ -114,31 +124,31 @@ impl Jobs {
     }
 
     async fn fire(&self, mount: &Arc<MountCore>, job: &Job) {
-        let mut cursor = None;
+        let mut cursor = job.cursor.clone();
         for _ in 0..STEPS_MAX {
-            let invocation = Invocation::Fire { name: job.name.clone(), payload: job.payload.clone(), cursor };
+            let invocation = Invocation::Fire { name: job.name.clone(), payload: job.payload.clone(), cursor: cursor.clone() };
             let Ok(completed) = mount.run(&invocation, mount.call_deadline()).await else {
-                return self.put_off(mount, job).await;
+                return self.put_off(mount, job, cursor).await;
             };
             let Answer::Cursor(next) = completed.answer else { return };
             if mount.finish_and_wait(completed.call, completed.bundles).await.is_err() {
-                return self.put_off(mount, job).await;
+                return self.put_off(mount, job, cursor).await;
             }
             if next.is_none() {
                 // Forgotten before the next look, or it would fire again at once.
-                if let Err(error) = self.forget(&job.mount, &job.name, job.due_ms).await {
+                if let Err(error) = self.forget(job).await {
                     tracing::warn!(%error, job = job.name, "a job that is done could not be forgotten and will fire again");
                 }
                 return;
             }
             cursor = next;
         }
-        self.put_off(mount, job).await;
+        self.put_off(mount, job, cursor).await;
     }
 
-    async fn put_off(&self, mount: &Arc<MountCore>, job: &Job) {
+    async fn put_off(&self, mount: &Arc<MountCore>, job: &Job, cursor: Option<Vec<u8>>) {
         tracing::warn!(mount = mount.name, job = job.name, retry_ms = RETRY_MS, "a job failed and is tried again later");
-        if let Err(error) = self.postpone(job, now_ms() + RETRY_MS).await {
+        if let Err(error) = self.postpone(job, now_ms() + RETRY_MS, cursor).await {
             tracing::warn!(%error, "a job could not be put off");
             tokio::time::sleep(Duration::from_secs(1)).await;
         }

@@ -267,6 +267,8 @@ pub struct Runtime {
     metrics: Arc<Metrics>,
     process: u64,
     drain: Duration,
+    /// Its clock ticks as long as there are mounts: deadlines hang on it.
+    _engine: RuntimeEngine,
 }
 
 impl Runtime {
@@ -315,7 +317,7 @@ impl Runtime {
         let by_name = started.iter().map(|mount| (mount.name.clone(), Arc::downgrade(mount))).collect();
         tokio::spawn(jobs.run(by_name));
         let drain = settings.drain;
-        let runtime = Arc::new(Self { mounts: started, backends, metrics, process, drain });
+        let runtime = Arc::new(Self { mounts: started, backends, metrics, process, drain, _engine: checker.engine });
         let inbound = Arc::new(fanout::Inbound(Arc::downgrade(&runtime)));
         runtime.backends.pubsub.attach(process, inbound);
         Ok(runtime)

@@ -213,17 +213,18 @@ impl MountCore {
                     if !call.aborted {
                         return Ok(Completed { call: id, answer, bundles: call.bundles });
                     }
-                    self.fail(id);
-                    reruns += 1;
-                    if !call.repeatable() || reruns > RERUNS_MAX {
+                    let again = call.repeatable() && reruns < RERUNS_MAX;
+                    self.fail_after(id, Some(call)).await;
+                    if !again {
                         return Err(CallFailed::NotDurable);
                     }
+                    reruns += 1;
                     let pause_us = rand::rng().random_range(0..(500_u64 << reruns.min(8)));
                     tokio::time::sleep(Duration::from_micros(pause_us)).await;
                 }
-                (answer, _) => {
+                (answer, call) => {
                     drop(lease);
-                    self.fail(id);
+                    self.fail_after(id, call).await;
                     let timed_out = begun.elapsed() >= deadline;
                     let now = if timed_out { live::Failure::TimedOut } else { live::Failure::Trapped };
                     let error = answer.err().map_or_else(String::new, |error| format!("{error:#}"));
@@ -251,9 +252,23 @@ impl MountCore {
         permitted.await.map_err(|_| CallFailed::NotDurable)
     }
 
-    fn fail(&self, call: CallId) {
-        self.gate.lock().fail(call);
+    /// A call failed. What it let out for transactions that it had committed leaves with them, since others must not miss
+    /// it; the rest does not. Returns when what it committed is settled: the next attempt, or the client's next
+    /// connection, is to see it.
+    async fn fail_after(&self, id: CallId, call: Option<Call>) {
+        let groups = self.gate.lock().places_of(id);
+        let committed = call.filter(|call| call.committed > 0);
+        match committed {
+            Some(mut call) => {
+                // The bundle of a transaction that was still open when the call failed goes with it.
+                call.bundles.truncate(groups.len());
+                call.bundles.iter_mut().for_each(|bundle| bundle.retain(Effect::outlives_its_call));
+                self.gate.lock().finish(id, call.bundles);
+            }
+            None => self.gate.lock().fail(id),
+        }
         self.pump();
+        self.wait_until_settled(&groups).await;
     }
 
     /// Applies whatever the gate lets go.
@@ -322,6 +337,9 @@ impl MountCore {
     pub(crate) async fn wait_until_durable(&self, call: CallId, database: &str) -> Result<(), ExecutorError> {
         loop {
             let settled = self.settled.notified();
+            tokio::pin!(settled);
+            // Registered before the look, so that a group settled in between is not missed.
+            settled.as_mut().enable();
             {
                 let gate = self.gate.lock();
                 if gate.is_lost(call) {
@@ -330,6 +348,18 @@ impl MountCore {
                 if gate.unsettled(call, database).is_none() {
                     return Ok(());
                 }
+            }
+            settled.await;
+        }
+    }
+
+    async fn wait_until_settled(&self, groups: &[(String, u64)]) {
+        loop {
+            let settled = self.settled.notified();
+            tokio::pin!(settled);
+            settled.as_mut().enable();
+            if groups.iter().all(|(database, group)| self.gate.lock().is_settled(database, *group)) {
+                return;
             }
             settled.await;
         }
@@ -368,6 +398,10 @@ impl MountCore {
 
     pub(crate) fn unsubscribe(&self, connection: u64, topic: &str) {
         self.topics.lock().unsubscribe(connection, topic);
+        let live = self.connections.read().get(&connection).cloned();
+        if let Some(live) = live {
+            live.unsubscribed(topic);
+        }
     }
 
     pub(crate) fn members(&self, topic: &str) -> Vec<Member> {

@@ -5,8 +5,9 @@
 //! go out *before* its frames, unless they arrived on a subscription that this very call made or their order key is
 //! among its cut-offs with a greater sequence: those follow its frames. Covered ones are dropped.
 //!
-//! A publication waits for the calls that were under way when it arrived, never for later ones, so a client that
-//! keeps sending does not starve itself.
+//! A publication waits for the next release at most, even if other calls are under way then: so the loser of a race sees
+//! the winner's broadcast before its refusal however much it sent meanwhile, and a client that keeps sending does not
+//! starve itself. Only what arrived on a subscription that a call just made waits for that very call.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, OnceLock};
@@ -57,7 +58,28 @@ pub enum Class {
 }
 
 /// Frames of a publication that the component is still encoding.
-pub type Slot = Arc<OnceLock<Vec<Frame>>>;
+pub type Slot = Arc<OnceLock<Filled>>;
+
+/// What the component made of a publication for one subscriber.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filled {
+    /// Frames, in order.
+    pub frames: Vec<Frame>,
+    /// Closes once they are sent.
+    pub close: Option<Close>,
+}
+
+impl Filled {
+    /// Payload bytes.
+    pub fn len(&self) -> usize {
+        self.frames.iter().map(Frame::len).sum()
+    }
+
+    /// Whether there is nothing to be sent.
+    pub fn is_empty(&self) -> bool {
+        self.frames.is_empty()
+    }
+}
 
 /// What a subscriber is to get.
 #[derive(Clone, Debug)]
@@ -75,7 +97,7 @@ impl Payload {
     fn len(&self) -> usize {
         match self {
             Payload::Frame(frame) => frame.len(),
-            Payload::Slot(slot) => slot.get().map_or(0, |frames| frames.iter().map(Frame::len).sum()),
+            Payload::Slot(slot) => slot.get().map_or(0, Filled::len),
             Payload::Nothing => 0,
         }
     }
@@ -126,13 +148,6 @@ pub struct QueueLimits {
 const INBOX_INPUTS_MAX: usize = 1024;
 
 #[derive(Debug)]
-struct Held {
-    /// The newest call that was under way when it arrived.
-    call: u64,
-    arrival: Arrival,
-}
-
-#[derive(Debug)]
 struct Outgoing {
     payload: Payload,
     class: Class,
@@ -155,7 +170,7 @@ pub struct ConnectionQueue<I> {
     outstanding: VecDeque<u64>,
     /// The pause under way.
     quiet: Option<u64>,
-    held: VecDeque<Held>,
+    held: VecDeque<Arrival>,
     outbox: VecDeque<Outgoing>,
     /// Bytes in the outbox that answer the connection's own calls: they bound reading, not the queue.
     own_bytes: usize,
@@ -201,7 +216,7 @@ impl<I> ConnectionQueue<I> {
 
     /// An input arrived (a frame of so many bytes, an alarm …).
     pub fn push_input(&mut self, input: I, bytes: usize) {
-        if self.close.is_none() {
+        if self.close.is_none() && !self.gone {
             self.inbox_bytes += bytes;
             self.inbox.push_back((input, bytes));
         }
@@ -282,31 +297,25 @@ impl<I> ConnectionQueue<I> {
     /// The effects of a call are released.
     pub fn release(&mut self, call: u64, released: Released) {
         self.outstanding.retain(|other| *other != call);
-        let first_outstanding = self.outstanding.front().copied().unwrap_or(u64::MAX);
         let (mut before, mut after) = (Vec::new(), Vec::new());
-        let fresh_topics = std::mem::take(&mut self.fresh_topics);
-        let mut rest = VecDeque::with_capacity(self.held.len());
-        for held in self.held.drain(..) {
-            let cut_off = held.arrival.order.as_ref().and_then(|(key, _)| released.seen.iter().find(|(seen, _)| seen == key));
-            if cut_off.is_some_and(|(_, through)| held.arrival.order.as_ref().is_some_and(|(_, sequence)| sequence <= through)) {
-                self.publication_bytes = self.publication_bytes.saturating_sub(held.arrival.payload.len());
-                continue;
-            }
-            if held.call >= first_outstanding || !rest.is_empty() {
-                rest.push_back(held);
-            } else if cut_off.is_some() || fresh_topics.get(&held.arrival.topic) == Some(&call) {
-                after.push(held.arrival);
+        for arrival in std::mem::take(&mut self.held) {
+            let order = arrival.order.as_ref();
+            let cut_off = order.and_then(|(key, _)| released.seen.iter().find(|(seen, _)| seen == key));
+            let made_by = self.fresh_topics.get(&arrival.topic);
+            if cut_off.is_some_and(|(_, through)| order.is_some_and(|(_, sequence)| sequence <= through)) {
+                self.publication_bytes = self.publication_bytes.saturating_sub(arrival.payload.len());
+            } else if made_by.is_some_and(|made_by| *made_by != call) {
+                self.held.push_back(arrival);
+            } else if cut_off.is_some() || made_by.is_some() {
+                after.push(arrival);
             } else {
-                before.push(held.arrival);
+                before.push(arrival);
             }
         }
-        self.held = rest;
         for (key, through) in &released.seen {
             let covered = self.covered.entry(key.clone()).or_default();
             *covered = (*covered).max(*through);
         }
-        self.fresh_topics = fresh_topics.into_iter().filter(|(_, made_by)| *made_by > call).collect();
-
         for arrival in before {
             self.send_arrival(arrival);
         }
@@ -324,13 +333,11 @@ impl<I> ConnectionQueue<I> {
         if released.quiet && !self.gone {
             let pause = self.next_call();
             self.quiet = Some(pause);
-            for arrival in after.into_iter().rev() {
-                self.held.push_front(Held { call: pause, arrival });
-            }
+            self.fresh_topics.values_mut().filter(|made_by| **made_by == call).for_each(|made_by| *made_by = pause);
+            after.into_iter().rev().for_each(|arrival| self.held.push_front(arrival));
         } else {
-            for arrival in after {
-                self.send_arrival(arrival);
-            }
+            self.fresh_topics.retain(|_, made_by| *made_by != call);
+            after.into_iter().for_each(|arrival| self.send_arrival(arrival));
         }
     }
 
@@ -339,6 +346,22 @@ impl<I> ConnectionQueue<I> {
         if let Some(pause) = self.quiet.take() {
             self.release(pause, Released::default());
         }
+    }
+
+    /// A subscription ended: what waits for it is dropped.
+    pub fn unsubscribed(&mut self, topic: &str) {
+        let bytes = &mut self.publication_bytes;
+        self.held.retain(|held| {
+            let drop = held.topic == topic;
+            *bytes = bytes.saturating_sub(if drop { held.payload.len() } else { 0 });
+            !drop
+        });
+        self.outbox.retain(|outgoing| {
+            let drop = outgoing.topic.as_deref() == Some(topic);
+            *bytes = bytes.saturating_sub(if drop { outgoing.payload.len() } else { 0 });
+            !drop
+        });
+        self.fresh_topics.remove(topic);
     }
 
     /// A publication arrives. Whether it keeps up: false asks the host to close the connection as slow.
@@ -360,12 +383,12 @@ impl<I> ConnectionQueue<I> {
             if let Class::Latest(_) = arrival.class {
                 let bytes = &mut self.publication_bytes;
                 self.held.retain(|held| {
-                    let replaced = held.arrival.topic == arrival.topic && held.arrival.class == arrival.class;
-                    *bytes = bytes.saturating_sub(if replaced { held.arrival.payload.len() } else { 0 });
+                    let replaced = held.topic == arrival.topic && held.class == arrival.class;
+                    *bytes = bytes.saturating_sub(if replaced { held.payload.len() } else { 0 });
                     !replaced
                 });
             }
-            self.held.push_back(Held { call: self.calls_started, arrival });
+            self.held.push_back(arrival);
         } else {
             self.send_arrival(arrival);
         }
@@ -392,8 +415,17 @@ impl<I> ConnectionQueue<I> {
     /// Whether the client keeps up. Makes room by leaving out what may be left out.
     fn keeps_up(&mut self) -> bool {
         let limit = self.limits.queue_bytes;
+        if self.publication_bytes > limit / 2 {
+            // A pause is no reason to be slow.
+            self.end_quiet();
+        }
         if self.publication_bytes > limit {
             let bytes = &mut self.publication_bytes;
+            self.held.retain(|held| {
+                let leave_out = *bytes > limit && held.class == Class::Droppable;
+                *bytes = bytes.saturating_sub(if leave_out { held.payload.len() } else { 0 });
+                !leave_out
+            });
             self.outbox.retain(|outgoing| {
                 let leave_out = *bytes > limit && outgoing.class == Class::Droppable;
                 *bytes = bytes.saturating_sub(if leave_out { outgoing.payload.len() } else { 0 });
@@ -439,8 +471,12 @@ impl<I> ConnectionQueue<I> {
                 }
                 Payload::Slot(slot) => {
                     let filled = slot.get().cloned().unwrap_or_default();
-                    bytes += filled.iter().map(Frame::len).sum::<usize>();
-                    frames.extend(filled);
+                    bytes += filled.len();
+                    frames.extend(filled.frames);
+                    if filled.close.is_some() {
+                        self.clear_outgoing();
+                        self.close_after_queue(filled.close);
+                    }
                 }
                 Payload::Nothing => {}
             }
@@ -588,6 +624,39 @@ mod tests {
     }
 
     #[test]
+    fn a_slot_may_close_after_its_frames() {
+        let mut queue = ConnectionQueue::<u8>::new(LIMITS);
+        let slot = Slot::default();
+        assert!(queue.publish(Arrival { payload: Payload::Slot(slot.clone()), ..arrival("d", Some(1), "") }));
+        assert!(queue.publish(arrival("d", Some(2), "2")));
+        let close = Close { code: 1005, reason: String::new() };
+        slot.set(Filled { frames: vec![text("last")], close: Some(close.clone()) }).unwrap();
+        assert_eq!(taken(&mut queue), ["last"]);
+        assert_eq!(queue.due_close(), Some(&close));
+    }
+
+    #[test]
+    fn what_waits_for_a_subscription_goes_with_it() {
+        let mut queue = ConnectionQueue::<u8>::new(LIMITS);
+        assert!(queue.publish(arrival("d", Some(1), "1")) && queue.publish(arrival("e", Some(1), "2")));
+        queue.unsubscribed("d");
+        assert_eq!(taken(&mut queue), ["2"]);
+    }
+
+    #[test]
+    fn a_broadcast_comes_before_the_reply_that_rests_on_it_also_when_the_next_call_runs() {
+        let mut queue = ConnectionQueue::<u8>::new(LIMITS);
+        queue.push_input(0, 1);
+        let (first, _) = queue.start_receive(1).unwrap();
+        queue.end_call(Vec::new());
+        queue.push_input(1, 1);
+        queue.start_receive(1).unwrap();
+        assert!(queue.publish(arrival("d", Some(5), "won")));
+        queue.release(first, Released { send: vec![text("lost")], ..Released::default() });
+        assert_eq!(taken(&mut queue), ["won", "lost"]);
+    }
+
+    #[test]
     fn a_publication_does_not_wait_for_calls_that_began_after_it() {
         let mut queue = ConnectionQueue::<u8>::new(LIMITS);
         queue.push_input(0, 1);
@@ -642,7 +711,7 @@ mod tests {
         assert!(queue.publish(Arrival { payload: Payload::Slot(slot.clone()), ..arrival("d", Some(1), "") }));
         assert!(queue.publish(arrival("d", Some(2), "2")));
         assert!(taken(&mut queue).is_empty());
-        slot.set(vec![text("1")]).unwrap();
+        slot.set(Filled { frames: vec![text("1")], close: None }).unwrap();
         assert_eq!(taken(&mut queue), ["1", "2"]);
     }
 

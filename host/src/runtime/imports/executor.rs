@@ -99,6 +99,11 @@ impl HostTransaction for State {
             Err(error) => Err(error),
         };
         match opened {
+            // While it waited for the writer, a group that it rests on may have been lost.
+            Ok(transaction) if self.mount()?.is_lost(id) => {
+                drop(transaction);
+                Ok(Err(Error::Unavailable("data that this call rests on was lost".into())))
+            }
             Ok(transaction) => {
                 let places = self.mount()?.places(id);
                 let call = self.call()?;

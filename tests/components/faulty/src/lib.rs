@@ -1,0 +1,183 @@
+//! A component that does what its client says, faults included. A text frame holds commands, one a line; `run` knows
+//! them. What a command says comes back as a text frame.
+//!
+//! A call that is made again after a failure says `failure KIND` and does nothing, unless its frame begins with
+//! `again`: then it does the same again.
+#![allow(unsafe_code, reason = "the export macro of the generated bindings defines the component's entry points")]
+
+/// Generated from `wit/`.
+#[allow(missing_docs, unsafe_code, clippy::all)]
+mod bindings {
+    wit_bindgen::generate!({
+        path: "../../../wit",
+        world: "syncline:sync/guest",
+        generate_all,
+    });
+}
+
+mod plan;
+mod run;
+
+use bindings::exports::syncline::sync::{http, live, mounts, socket, timer};
+use bindings::syncline::host::pubsub::{Class, Order, Publication};
+use bindings::syncline::host::types::{Close, Frame, RequestHead};
+use bindings::syncline::host::{executor, storage};
+use run::{DATABASE, Run, statement};
+
+struct Component;
+
+impl mounts::Guest for Component {
+    fn check(_protocol: String, settings: String) -> Result<mounts::Plan, Vec<String>> {
+        plan::plan(&settings)
+    }
+
+    fn configure(
+        _mount: String,
+        _protocol: String,
+        _revision: u64,
+        _settings: String,
+        _documents: Vec<(String, Vec<u8>)>,
+    ) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn start(_mount: String, _cursor: Option<Vec<u8>>) -> Result<Option<Vec<u8>>, String> {
+        let create = "CREATE TABLE IF NOT EXISTS item (key TEXT PRIMARY KEY, value TEXT NOT NULL)";
+        let transaction = executor::Transaction::begin(DATABASE).map_err(|error| run::word_of(&error))?;
+        transaction.execute(&statement(create, &[])).map_err(|error| run::word_of(&error))?;
+        executor::Transaction::commit(transaction).map_err(|error| run::word_of(&error))?;
+        Ok(None)
+    }
+
+    fn stop(_mount: String) {}
+}
+
+/// Commands in a query or on one line: `;` stands for the end of a line, `+` for a space.
+fn unfolded(line: &str) -> String {
+    line.replace(';', "\n").replace('+', " ")
+}
+
+impl http::Guest for Component {
+    fn admit(_mount: String, _connection: u64, _head: RequestHead) -> http::Admission {
+        http::Admission::Accept(http::Accept { body: http::BodyPlan::Inline(1 << 20), context: Vec::new() })
+    }
+
+    fn handle(
+        mount: String,
+        connection: u64,
+        _head: RequestHead,
+        _context: Vec<u8>,
+        body: http::BodyIn,
+        failure: Option<live::Failure>,
+    ) -> http::Response {
+        let mut run = Run::new(mount, connection, "");
+        let text = match body {
+            http::BodyIn::Bytes(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+            _ => String::new(),
+        };
+        run.frame(&text, failure);
+        http::Response { status: 200, headers: Vec::new(), body: http::BodyOut::Bytes(run.said().into_bytes()) }
+    }
+
+    fn resume(_mount: String, _connection: u64, _state: Vec<u8>) -> http::Response {
+        http::Response { status: 500, headers: Vec::new(), body: http::BodyOut::Empty }
+    }
+
+    fn generate(_mount: String, _cursor: Vec<u8>, _view: Option<&executor::Snapshot>) -> Result<(Vec<u8>, Option<Vec<u8>>), String> {
+        Err("nothing is generated".into())
+    }
+}
+
+impl socket::Guest for Component {
+    fn upgrade(mount: String, connection: u64, head: RequestHead) -> socket::UpgradeResult {
+        let mut run = Run::new(mount, connection, "");
+        run.say(format!("hello {connection}"));
+        run.frame(&unfolded(head.query.as_deref().unwrap_or("")), None);
+        socket::UpgradeResult::Accept(socket::Accept { subprotocol: None, headers: Vec::new(), start: run.outcome })
+    }
+
+    fn receive(mount: String, connection: live::Connection, inputs: Vec<socket::Input>) -> live::Outcome {
+        let mut run = Run::new(mount, connection.id, &String::from_utf8_lossy(&connection.attachment));
+        for (index, input) in inputs.into_iter().enumerate() {
+            match input {
+                socket::Input::Frame(Frame::Text(text)) => run.frame(&text, connection.failure),
+                socket::Input::Frame(Frame::Binary(bytes)) => run.say(format!("binary {}", bytes.len())),
+                socket::Input::Wake => run.say("wake".into()),
+                socket::Input::Drained => run.say("drained".into()),
+                socket::Input::TaskDone(result) => {
+                    run::count("task-done", 1);
+                    run.say(format!("done {}", String::from_utf8_lossy(&result)));
+                }
+                socket::Input::TaskFailed(socket::TaskFailure { work, failure }) => {
+                    run.say(format!("task-failed {} {}", run::word_of_failure(failure), String::from_utf8_lossy(&work)));
+                }
+            }
+            if let Some(delay_ms) = run.deferred.take() {
+                run.outcome.defer = Some((u32::try_from(index).unwrap_or(u32::MAX), delay_ms));
+                break;
+            }
+        }
+        run.outcome
+    }
+
+    fn task(mount: String, connection: live::Connection, work: Vec<u8>) -> Vec<u8> {
+        let mut run = Run::new(mount, connection.id, "");
+        run.frame(&unfolded(&String::from_utf8_lossy(&work)), None);
+        run.said().into_bytes()
+    }
+
+    fn closed(_mount: String, _connection: live::Connection, _code: u16) {
+        run::count("closed", 1);
+    }
+
+    fn deliver(mount: String, publication: Publication, groups: Vec<socket::Group>) -> socket::Deliveries {
+        run::count(&format!("deliver {}", publication.topic), 1);
+        let message = String::from_utf8_lossy(&publication.message).into_owned();
+        if let Some(commands) = message.strip_prefix('!') {
+            Run::new(mount, 0, "").frame(&unfolded(commands), None);
+        }
+        let cursor_after = publication.order.as_ref().map(|order| order.sequence);
+        let count = groups.len();
+        let frame = |group: &socket::Group| {
+            let parts =
+                vec![socket::Part::Bytes(format!("{} of {count}: {message} since ", group.name).into_bytes()), socket::Part::CursorDecimal];
+            socket::Template { binary: false, parts, cursor_after, alarm_after_ms: None }
+        };
+        let outcome = |(index, group): (usize, &socket::Group)| match group.name.as_str() {
+            "skip" => socket::GroupOutcome::Skip,
+            "leave" => socket::GroupOutcome::Leave(None),
+            "bye" => socket::GroupOutcome::Leave(Some((Frame::Text("bye".into()), Close { code: 4001, reason: String::new() }))),
+            _ => socket::GroupOutcome::Send(vec![u32::try_from(index).unwrap_or(u32::MAX)]),
+        };
+        socket::Deliveries { frames: groups.iter().map(frame).collect(), outcomes: groups.iter().enumerate().map(outcome).collect() }
+    }
+
+    /// The publications of a key are the rows `KEY:1`, `KEY:2` …
+    fn refill(_mount: String, topic: String, key: String, after: u64) -> Vec<Publication> {
+        let mut found = Vec::new();
+        let mut sequence = after + 1;
+        while let Ok(Some(text)) = run::view(&format!("{key}:{sequence}")) {
+            let order = Some(Order { key: key.clone(), after: sequence - 1, sequence });
+            let message = text.into_bytes();
+            found.push(Publication { topic: topic.clone(), message, order, class: Class::MustDeliver, except: None, close: None });
+            sequence += 1;
+        }
+        found
+    }
+}
+
+impl timer::Guest for Component {
+    fn fire(mount: String, name: String, payload: Vec<u8>, cursor: Option<Vec<u8>>) -> Option<Vec<u8>> {
+        let mut run = Run::new(mount, 0, "");
+        run.job = Some((name, cursor.and_then(|cursor| String::from_utf8(cursor).ok()?.parse().ok()).unwrap_or(0)));
+        run.frame(&unfolded(&String::from_utf8_lossy(&payload)), None);
+        run.next_step.map(|step| step.to_string().into_bytes())
+    }
+}
+
+bindings::export!(Component with_types_in bindings);
+
+/// A key-value fact as text.
+fn fact(key: &str) -> Option<String> {
+    storage::get(key).ok()?.and_then(|value| String::from_utf8(value).ok())
+}

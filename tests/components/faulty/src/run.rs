@@ -1,0 +1,320 @@
+//! The commands.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use crate::bindings::exports::syncline::sync::live;
+use crate::bindings::syncline::app::app::{self, Caller, Identity};
+use crate::bindings::syncline::host::executor::{Error, Snapshot, Statement, Transaction, Value};
+use crate::bindings::syncline::host::pubsub::{self, Class, Mode, Order, Publication, Subscription};
+use crate::bindings::syncline::host::storage;
+use crate::bindings::syncline::host::types::{Close, Frame};
+
+/// The one database.
+pub const DATABASE: &str = "faulty";
+
+/// What runs commands.
+pub struct Run {
+    mount: String,
+    connection: u64,
+    /// Tags of `defer` that have been put off already.
+    attachment: String,
+    /// Open transactions, the outermost first.
+    transactions: Vec<Transaction>,
+    /// What the call answers.
+    pub outcome: live::Outcome,
+    /// The input that runs is to be put off for so long.
+    pub deferred: Option<u64>,
+    /// Name and step of the job that runs.
+    pub job: Option<(String, u64)>,
+    /// The next step of the job.
+    pub next_step: Option<u64>,
+}
+
+/// A statement with texts as parameters.
+pub fn statement(sql: &str, parameters: &[&str]) -> Statement {
+    Statement { sql: sql.into(), parameters: parameters.iter().map(|text| Value::Text((*text).into())).collect() }
+}
+
+/// An error by its name.
+pub fn word_of(error: &Error) -> String {
+    match error {
+        Error::Aborted => "aborted",
+        Error::Constraint(_) => "constraint",
+        Error::InvalidStatement(_) => "invalid-statement",
+        Error::Limit(_) => "limit",
+        Error::Unavailable(_) => "unavailable",
+    }
+    .into()
+}
+
+/// A failure by its name.
+pub fn word_of_failure(failure: live::Failure) -> &'static str {
+    match failure {
+        live::Failure::Trapped => "trapped",
+        live::Failure::TimedOut => "timed-out",
+    }
+}
+
+/// Adds to a counter, at once and whatever becomes of the call.
+pub fn count(key: &str, delta: i64) -> i64 {
+    storage::increment(key, delta, None).unwrap_or(-1)
+}
+
+/// A row as a snapshot sees it.
+pub fn view(key: &str) -> Result<Option<String>, String> {
+    let view = Snapshot::open(DATABASE).map_err(|error| word_of(&error))?;
+    let found = view.query(&statement("SELECT value FROM item WHERE key = ?", &[key]), None).map_err(|error| word_of(&error))?;
+    Ok(found.rows.into_iter().flatten().next().and_then(|value| if let Value::Text(text) = value { Some(text) } else { None }))
+}
+
+#[allow(unconditional_recursion, reason = "that is the fault")]
+fn recurse(depth: u64) -> u64 {
+    std::hint::black_box(recurse(std::hint::black_box(depth + 1)) + 1)
+}
+
+fn eat() {
+    let mut kept = Vec::new();
+    loop {
+        kept.push(std::hint::black_box(vec![1_u8; 1 << 20]));
+    }
+}
+
+fn split(text: &str) -> (&str, &str) {
+    text.split_once(' ').unwrap_or((text, ""))
+}
+
+impl Run {
+    /// For one call.
+    pub fn new(mount: String, connection: u64, attachment: &str) -> Self {
+        let outcome = live::Outcome {
+            send: Vec::new(),
+            attachment: None,
+            close: None,
+            seen: Vec::new(),
+            cursors: Vec::new(),
+            alarm: live::Alarm::Keep,
+            pace: false,
+            tasks: Vec::new(),
+            defer: None,
+            quiet_ms: None,
+        };
+        let attachment = attachment.to_owned();
+        Self { mount, connection, attachment, transactions: Vec::new(), outcome, deferred: None, job: None, next_step: None }
+    }
+
+    /// A frame for the client.
+    pub fn say(&mut self, text: String) {
+        self.outcome.send.push(Frame::Text(text));
+    }
+
+    /// Everything said, as one text.
+    pub fn said(&self) -> String {
+        let texts = self.outcome.send.iter().map(|frame| if let Frame::Text(text) = frame { text.as_str() } else { "" });
+        texts.collect::<Vec<_>>().join(",")
+    }
+
+    /// Runs the commands of a frame until one fails or puts the frame off.
+    pub fn frame(&mut self, text: &str, failure: Option<live::Failure>) {
+        let again = text.strip_prefix("again\n");
+        if let Some(failure) = failure {
+            self.say(format!("failure {}", word_of_failure(failure)));
+            if again.is_none() {
+                return;
+            }
+        }
+        for line in again.unwrap_or(text).lines() {
+            if let Err(error) = self.command(line) {
+                self.say(format!("error {error}"));
+                break;
+            }
+            if self.deferred.is_some() {
+                break;
+            }
+        }
+        // What is left open is rolled back, the innermost first.
+        while let Some(transaction) = self.transactions.pop() {
+            drop(transaction);
+        }
+    }
+
+    fn command(&mut self, line: &str) -> Result<(), String> {
+        let (word, rest) = split(line);
+        match word {
+            "" => Ok(()),
+            "trap" => panic!("the component was told to trap"),
+            "loop" => loop {
+                std::hint::black_box(());
+            },
+            "eat" => {
+                eat();
+                Ok(())
+            }
+            "recurse" => {
+                std::hint::black_box(recurse(0));
+                Ok(())
+            }
+            "spin" => {
+                let until = Instant::now() + Duration::from_millis(number(rest));
+                while Instant::now() < until {
+                    std::hint::black_box(());
+                }
+                Ok(())
+            }
+            "begin" | "put" | "commit" | "rollback" | "write" | "read" | "view" => self.sql(word, rest),
+            "set" | "get" | "keep" | "count" | "once" => self.storage(word, rest),
+            "publish" | "numbered" | "subscribe" | "unsubscribe" | "members" | "send" | "schedule" | "cancel" => self.pubsub(word, rest),
+            "app" => self.app(rest),
+            "at" | "steps" => self.step(word, rest),
+            _ => self.outcome(word, rest),
+        }
+    }
+
+    fn sql(&mut self, word: &str, rest: &str) -> Result<(), String> {
+        let failed = |error: Error| word_of(&error);
+        match word {
+            "begin" => self.transactions.push(Transaction::begin(DATABASE).map_err(failed)?),
+            "put" => {
+                let (key, value) = split(rest);
+                let insert = statement("INSERT OR REPLACE INTO item (key, value) VALUES (?, ?)", &[key, value]);
+                self.transactions.last().ok_or("no transaction")?.execute(&insert).map_err(failed)?;
+            }
+            "commit" => Transaction::commit(self.transactions.pop().ok_or("no transaction")?).map_err(failed)?,
+            "rollback" => drop(self.transactions.pop()),
+            "write" => {
+                self.sql("begin", "")?;
+                self.sql("put", rest)?;
+                self.sql("commit", "")?;
+            }
+            "read" => {
+                let select = statement("SELECT value FROM item WHERE key = ?", &[rest]);
+                let found = self.transactions.last().ok_or("no transaction")?.execute(&select).map_err(failed)?;
+                let value = found.rows.into_iter().flatten().next();
+                self.say(format!("read {rest}={}", if let Some(Value::Text(text)) = value { text } else { "nothing".into() }));
+            }
+            _ => {
+                let value = view(rest)?.unwrap_or_else(|| "nothing".into());
+                self.say(format!("view {rest}={value}"));
+            }
+        }
+        Ok(())
+    }
+
+    fn storage(&mut self, word: &str, rest: &str) -> Result<(), String> {
+        let (key, value) = split(rest);
+        match word {
+            "set" => storage::set(key, value.as_bytes(), None).map_err(|_| "storage")?,
+            "get" => self.say(format!("get {key}={}", crate::fact(key).unwrap_or_else(|| "nothing".into()))),
+            // A counter, changed at once.
+            "keep" => drop(count(key, 1)),
+            "count" => self.say(format!("count {rest}={}", count(rest, 0))),
+            // The command is run the first time only, whatever becomes of the call.
+            _ => {
+                if storage::compare_and_set(&format!("once {key}"), None, b"1").map_err(|_| "storage")? {
+                    self.command(value)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn pubsub(&mut self, word: &str, rest: &str) -> Result<(), String> {
+        let (first, others) = split(rest);
+        let (second, text) = split(others);
+        let publication = |order, message: &str| Publication {
+            topic: first.into(),
+            message: message.as_bytes().to_vec(),
+            order,
+            class: Class::MustDeliver,
+            except: None,
+            close: None,
+        };
+        match word {
+            "publish" => pubsub::publish(&publication(None, others)),
+            // publish in the row of the topic's name: TOPIC SEQUENCE TEXT
+            "numbered" => {
+                let sequence = number(second);
+                let order = Order { key: first.into(), after: sequence.saturating_sub(1), sequence };
+                pubsub::publish(&publication(Some(order), text));
+            }
+            // TOPIC MODE [GROUP [CURSOR]]
+            "subscribe" => {
+                let mode = match second {
+                    "deliver" => Mode::Deliver,
+                    "deliver-by-cursor" => Mode::DeliverByCursor,
+                    _ => Mode::ForwardText,
+                };
+                let (group, cursor) = split(text);
+                let cursor = cursor.parse().ok();
+                let presence = Some(group.as_bytes().to_vec());
+                pubsub::subscribe(self.connection, &Subscription { topic: first.into(), mode, group: group.into(), cursor, presence });
+            }
+            "unsubscribe" => pubsub::unsubscribe(self.connection, first),
+            "members" => self.say(format!("members {}", pubsub::members(first).len())),
+            "send" => pubsub::send(number(first), &Frame::Text(others.into())),
+            // NAME DUE-IN-MS COMMANDS; a due of 0 is long ago
+            "schedule" => {
+                let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_millis() as u64);
+                let due = if second == "0" { 1 } else { now + number(second) };
+                pubsub::schedule(first, due, text.as_bytes());
+            }
+            _ => pubsub::cancel(first),
+        }
+        Ok(())
+    }
+
+    fn app(&mut self, rest: &str) -> Result<(), String> {
+        let (function, name) = split(rest);
+        let identity = Identity { user_id: None, roles: Vec::new(), claims: "{}".into() };
+        let caller = Caller { mount: self.mount.clone(), connection: Some(self.connection), identity, context: Vec::new() };
+        let answer = match function {
+            "describe" => app::describe(),
+            "authorize" => format!("{:?}", app::authorize(&caller, name, &["a".into(), "b".into()])),
+            _ => match app::mutate(&caller, name, "{}") {
+                Ok(value) => format!("ok {value}"),
+                Err(failure) => format!("{} {}", failure.code, failure.retriable),
+            },
+        };
+        self.say(format!("app {answer}"));
+        Ok(())
+    }
+
+    /// Within jobs: `steps N` tells of the step and asks for the next up to N; `at N COMMAND` runs a command in one step.
+    fn step(&mut self, word: &str, rest: &str) -> Result<(), String> {
+        let (name, step) = self.job.clone().ok_or("no job")?;
+        let (first, command) = split(rest);
+        if word == "at" {
+            return if number(first) == step { self.command(command) } else { Ok(()) };
+        }
+        self.pubsub("publish", &format!("jobs {name} step {step}"))?;
+        self.next_step = (step < number(first)).then_some(step + 1);
+        Ok(())
+    }
+
+    fn outcome(&mut self, word: &str, rest: &str) -> Result<(), String> {
+        let (first, second) = split(rest);
+        match word {
+            "echo" => self.say(rest.into()),
+            "id" => self.say(format!("id {}", self.connection)),
+            "huge" => self.say("x".repeat(usize::try_from(number(rest)).unwrap_or(0))),
+            "seen" => self.outcome.seen.push((first.into(), number(second))),
+            "cursor" => self.outcome.cursors.push((first.into(), number(second))),
+            "alarm" => self.outcome.alarm = if rest == "stop" { live::Alarm::Stop } else { live::Alarm::AfterMs(number(rest)) },
+            "pace" => self.outcome.pace = true,
+            "task" => self.outcome.tasks.push(rest.as_bytes().to_vec()),
+            "close" => self.outcome.close = Some(Close { code: u16::try_from(number(rest)).unwrap_or(1000), reason: String::new() }),
+            // TAG MS: the frame is put off the first time that it comes.
+            "defer" if !self.attachment.contains(first) => {
+                self.attachment.push_str(first);
+                self.outcome.attachment = Some(self.attachment.clone().into_bytes());
+                self.deferred = Some(number(second));
+            }
+            "defer" => {}
+            _ => return Err(format!("no command {word}")),
+        }
+        Ok(())
+    }
+}
+
+fn number(text: &str) -> u64 {
+    text.parse().unwrap_or(0)
+}

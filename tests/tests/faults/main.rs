@@ -1,0 +1,18 @@
+//! Fault tests: groups that are lost, delayed or refused, databases that fail, processes that are killed, and a
+//! component that traps, loops and takes what it can get. Nothing that rests on lost data may leave, and whoever is not
+//! concerned must not notice.
+//!
+//! * [`lost`], [`delayed`], [`races`], [`random`]: the shipped component over commits that fail or take their time.
+//! * [`failing`]: databases that answer with errors; [`killed`]: `kill -9` of the shipped binary.
+//! * [`component`]: a component that does what its client says, faults included.
+
+mod commits;
+mod component;
+mod delayed;
+mod documents;
+mod executor;
+mod failing;
+mod killed;
+mod lost;
+mod races;
+mod random;
