@@ -6,6 +6,7 @@
 mod bad_input;
 mod cli;
 mod component;
+mod docs;
 mod protocol;
 mod raw;
 mod server;
