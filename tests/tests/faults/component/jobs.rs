@@ -17,7 +17,8 @@ async fn a_job_fires_step_by_step() {
     assert_eq!(client.ask("subscribe jobs\nschedule j 0 steps+3\necho scheduled").await, "scheduled");
     client.hears(&["j step 0", "j step 1", "j step 2", "j step 3"]).await;
     assert_eq!(client.ask("schedule k 600000 steps+0\ncancel k\necho cancelled").await, "cancelled");
-    assert_eq!(client.ask("schedule l 30 steps+0\necho scheduled").await, "scheduled");
+    // A job that is due may fire before the call that put it down is answered.
+    client.say("schedule l 30 steps+0").await;
     client.hears(&["l step 0"]).await;
 }
 
@@ -51,7 +52,7 @@ async fn a_job_that_traps_once_goes_on_where_it_was() {
     assert_eq!(client.ask("subscribe jobs\nschedule j 0 at+1+once+c+trap;steps+2\necho scheduled").await, "scheduled");
     client.hears(&["j step 0", "j step 1", "j step 2"]).await;
     // Other jobs are not held up by one that fails for good.
-    assert_eq!(client.ask("schedule bad 0 trap\nschedule good 0 steps+0\necho scheduled").await, "scheduled");
+    client.say("schedule bad 0 trap\nschedule good 0 steps+0").await;
     client.hears(&["good step 0"]).await;
 }
 
