@@ -224,7 +224,8 @@ impl Config {
 
     /// How the run time is set.
     pub fn runtime_settings(&self) -> RuntimeSettings {
-        RuntimeSettings { cache: Some(self.data.join("cache")), ..RuntimeSettings::default() }
+        // wasmtime wants an absolute path. Where there is none, the code is compiled anew at each start.
+        RuntimeSettings { cache: std::path::absolute(self.data.join("cache")).ok(), ..RuntimeSettings::default() }
     }
 
     /// How the server is set.

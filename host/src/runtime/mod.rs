@@ -1,9 +1,8 @@
 //! The run time: the component's instances, the calls, and what they let out.
 //!
-//! From a frame to the disk and back: [`connection`] queues the input and calls an [`instance`]; the component writes
-//! through [`imports`]; what it lets out waits in the [`gate`] until the executor reports its group as durable
-//! ([`mount`]); then it is applied: publications by [`fanout`] to the [`queue`]s of their subscribers, frames to the
-//! connection's own.
+//! From a frame to the disk and back: `connection` queues the input and calls an `instance`; the component writes
+//! through `imports`; what it lets out waits in the [`gate`] until the executor reports its group as durable (`mount`);
+//! then it is applied: publications by `fanout` to the [`queue`]s of their subscribers, frames to the connection's own.
 
 use std::collections::HashMap;
 use std::path::PathBuf;

@@ -71,6 +71,22 @@ async fn enter(process: &Process, place: &str) -> (Socket, serde_json::Value) {
     (socket, document)
 }
 
+/// As `make run` starts it: nothing is said, so everything is below the working directory.
+#[tokio::test]
+async fn without_arguments_the_data_is_below_the_working_directory() {
+    let folder = folder();
+    for arguments in [&[][..], &["--data", "elsewhere"]] {
+        let mut command = command(arguments);
+        command.args(["--listen", "127.0.0.1:0"]).current_dir(folder.path()).stderr(Stdio::inherit());
+        let process = Process::spawn(command).await;
+        enter(&process, "/secsync/d?sessionKey=k").await.0.close().await;
+        assert_eq!(process.terminate().await, 0);
+    }
+    for data in ["data", "elsewhere"] {
+        assert!(folder.path().join(data).join("secsync").is_dir(), "{data} is there");
+    }
+}
+
 #[tokio::test]
 async fn the_version_is_said_by_command_and_flag() {
     for arguments in [["version"], ["--version"], ["-V"]] {
