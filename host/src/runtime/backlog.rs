@@ -36,20 +36,25 @@ impl Backlog {
 
     /// Waits until there is room for more.
     pub(crate) async fn room(&self) {
-        loop {
-            let shrunk = self.shrunk.notified();
-            tokio::pin!(shrunk);
-            // Registered before the look, so that what is done in between is not missed.
-            shrunk.as_mut().enable();
-            if self.has_room() {
-                return;
-            }
-            shrunk.await;
-        }
+        wait_for(&self.shrunk, || self.has_room().then_some(())).await;
     }
 
     fn has_room(&self) -> bool {
         self.pieces.load(Ordering::Relaxed) < PIECES_MAX && self.bytes.load(Ordering::Relaxed) < BYTES_MAX
+    }
+}
+
+/// Waits until a look gives something; `changed` says when to look again.
+pub(crate) async fn wait_for<T>(changed: &Notify, mut look: impl FnMut() -> Option<T>) -> T {
+    loop {
+        let notified = changed.notified();
+        tokio::pin!(notified);
+        // Registered before the look, so that what happens in between is not missed.
+        notified.as_mut().enable();
+        if let Some(found) = look() {
+            return found;
+        }
+        notified.await;
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,7 +15,7 @@ use super::bindings::guest::syncline::host::types;
 use super::effect::Effect;
 use super::instance::{Answer, Invocation};
 use super::mount::MountCore;
-use super::queue::{Arrival, Close, ConnectionQueue, Frame, QueueLimits, Released};
+use super::queue::{Arrival, Close, ConnectionQueue, Filled, Frame, QueueLimits, Released};
 
 /// Inputs handed over in one call: enough that a burst is cheap, few enough that a call stays short.
 const INPUTS_PER_CALL: usize = 16;
@@ -188,36 +188,30 @@ impl Connection {
         self.inner.lock().queue.unsubscribed(topic);
     }
 
-    /// A publication arrives; a reader that cannot keep up is closed.
+    /// A publication arrives; a reader that cannot keep up is closed. Whether it keeps up.
     pub(crate) fn publish(&self, arrival: Arrival, slow: &Close) -> bool {
+        self.outgoing(slow, |queue| queue.publish(arrival))
+    }
+
+    /// A slot is filled; a reader that cannot keep up is closed. Whether it keeps up.
+    pub(crate) fn fill(&self, slot: &Weak<OnceLock<Filled>>, filled: Filled, slow: &Close) -> bool {
+        self.outgoing(slow, |queue| queue.fill(slot, filled))
+    }
+
+    /// A frame from outside any call. Whether the reader keeps up.
+    pub(crate) fn send(&self, frame: Frame, slow: &Close) -> bool {
+        self.outgoing(slow, |queue| queue.send(frame))
+    }
+
+    fn outgoing(&self, slow: &Close, add: impl FnOnce(&mut ConnectionQueue<socket::Input>) -> bool) -> bool {
         let mut inner = self.inner.lock();
-        let keeps_up = inner.queue.publish(arrival);
+        let keeps_up = add(&mut inner.queue);
         if !keeps_up {
             inner.queue.close_now(slow.clone());
         }
         drop(inner);
         self.wake.notify_one();
         keeps_up
-    }
-
-    /// A slot was filled: the queue may have outgrown its limit.
-    pub(crate) fn slot_filled(&self, bytes: usize, slow: &Close) {
-        let mut inner = self.inner.lock();
-        if !inner.queue.slot_filled(bytes) {
-            inner.queue.close_now(slow.clone());
-        }
-        drop(inner);
-        self.wake.notify_one();
-    }
-
-    /// A frame from outside any call.
-    pub(crate) fn send(&self, frame: Frame, slow: &Close) {
-        let mut inner = self.inner.lock();
-        if !inner.queue.send(frame) {
-            inner.queue.close_now(slow.clone());
-        }
-        drop(inner);
-        self.wake.notify_one();
     }
 
     /// The effects of a call of this connection are released.
@@ -305,29 +299,32 @@ impl Connection {
         }
     }
 
-    /// Inputs that were put off come again after a while.
-    fn resume_later(self: &Arc<Self>, delay_ms: u64, mount: &MountCore) {
+    /// Does something after a while, if the connection is still there.
+    fn later(self: &Arc<Self>, delay_ms: u64, mount: &MountCore, act: impl FnOnce(Arc<Self>) + Send + 'static) -> AbortHandle {
         let connection = Arc::downgrade(self);
-        mount.runtime.spawn(async move {
+        let task = mount.runtime.spawn(async move {
             tokio::time::sleep(Duration::from_millis(delay_ms)).await;
             if let Some(connection) = connection.upgrade() {
-                connection.inner.lock().queue.resume();
-                connection.drive();
+                act(connection);
             }
+        });
+        task.abort_handle()
+    }
+
+    /// Inputs that were put off come again after a while.
+    fn resume_later(self: &Arc<Self>, delay_ms: u64, mount: &MountCore) {
+        self.later(delay_ms, mount, |connection| {
+            connection.inner.lock().queue.resume();
+            connection.drive();
         });
     }
 
     fn set_alarm(self: &Arc<Self>, delay_ms: Option<u64>, mount: &Arc<MountCore>) {
-        let connection = Arc::downgrade(self);
         let alarm = delay_ms.map(|delay_ms| {
-            let task = mount.runtime.spawn(async move {
-                tokio::time::sleep(Duration::from_millis(delay_ms)).await;
-                if let Some(connection) = connection.upgrade() {
-                    connection.inner.lock().alarm = None;
-                    connection.push(socket::Input::Wake, 0);
-                }
-            });
-            task.abort_handle()
+            self.later(delay_ms, mount, |connection| {
+                connection.inner.lock().alarm = None;
+                connection.push(socket::Input::Wake, 0);
+            })
         });
         if let Some(old) = std::mem::replace(&mut self.inner.lock().alarm, alarm) {
             old.abort();
@@ -335,13 +332,9 @@ impl Connection {
     }
 
     fn end_quiet_later(self: &Arc<Self>, quiet_ms: u64, mount: &MountCore) {
-        let connection = Arc::downgrade(self);
-        mount.runtime.spawn(async move {
-            tokio::time::sleep(Duration::from_millis(quiet_ms)).await;
-            if let Some(connection) = connection.upgrade() {
-                connection.inner.lock().queue.end_quiet();
-                connection.wake.notify_one();
-            }
+        self.later(quiet_ms, mount, |connection| {
+            connection.inner.lock().queue.end_quiet();
+            connection.wake.notify_one();
         });
     }
 

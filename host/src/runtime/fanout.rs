@@ -1,6 +1,6 @@
 //! From a publication to the queues of its subscribers.
 
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
@@ -19,8 +19,16 @@ use crate::pubsub::{Order, Publication, Receiver};
 pub(crate) struct DeliverJob {
     publication: Publication,
     groups: Vec<Group>,
-    /// Index of the group, subscriber, place in its queue.
-    targets: Vec<(usize, Arc<Connection>, Slot)>,
+    targets: Vec<Target>,
+}
+
+/// One who gets it.
+struct Target {
+    /// Index of its group.
+    group: usize,
+    connection: Arc<Connection>,
+    /// Its place in the queue, as long as it is still there.
+    slot: Weak<OnceLock<Filled>>,
 }
 
 impl MountCore {
@@ -53,7 +61,7 @@ impl MountCore {
                 if publication.except != Some(id)
                     && let Some(connection) = connections.get(&id)
                 {
-                    targets.push((index, connection.clone(), slot.clone()));
+                    targets.push(Target { group: index, connection: connection.clone(), slot: Arc::downgrade(slot) });
                 }
             }
             if publication.except == Some(id) {
@@ -91,7 +99,7 @@ impl MountCore {
             }
             Err(_) => None,
         };
-        for (group, connection, slot) in targets {
+        for Target { group, connection, slot } in targets {
             let filled = match deliveries.as_ref().map(|deliveries| self.for_group(deliveries, group, &connection, &topic)) {
                 Some(filled) => filled,
                 None => {
@@ -101,10 +109,9 @@ impl MountCore {
                     Filled::default()
                 }
             };
-            let bytes = filled.len();
-            // Only this worker fills slots, each once.
-            let _ = slot.set(filled);
-            connection.slot_filled(bytes, &closes.slow);
+            if !connection.fill(&slot, filled, &closes.slow) {
+                self.metrics.slow_reader(&self.name);
+            }
         }
         self.backlog.remove(message_bytes);
     }

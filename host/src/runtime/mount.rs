@@ -10,7 +10,7 @@ use rand::RngExt as _;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc, oneshot};
 
-use super::backlog::Backlog;
+use super::backlog::{Backlog, wait_for};
 use super::bindings::guest::exports::syncline::sync::mounts::{Closes, Plan, UpgradeAnswer};
 use super::bindings::guest::exports::syncline::sync::{http, live, socket};
 use super::bindings::guest::syncline::host::pubsub::{Member, Subscription};
@@ -298,8 +298,8 @@ impl MountCore {
             }
             Effect::Send { connection, frame } => {
                 let connection = self.connections.read().get(&connection).cloned();
-                if let Some(connection) = connection {
-                    connection.send(frame, &self.closes().slow);
+                if connection.is_some_and(|connection| !connection.send(frame, &self.closes().slow)) {
+                    self.metrics.slow_reader(&self.name);
                 }
             }
             Effect::Outcome { connection, call, released, after } => connection.release(call, released, after),
@@ -335,34 +335,19 @@ impl MountCore {
 
     /// Waits until everything that the call and those before it on its connection committed is durable.
     pub(crate) async fn wait_until_durable(&self, call: CallId, database: &str) -> Result<(), ExecutorError> {
-        loop {
-            let settled = self.settled.notified();
-            tokio::pin!(settled);
-            // Registered before the look, so that a group settled in between is not missed.
-            settled.as_mut().enable();
-            {
-                let gate = self.gate.lock();
-                if gate.is_lost(call) {
-                    return Err(ExecutorError::Unavailable("data that this call rests on was lost".into()));
-                }
-                if gate.unsettled(call, database).is_none() {
-                    return Ok(());
-                }
+        let durable = || {
+            let gate = self.gate.lock();
+            if gate.is_lost(call) {
+                return Some(Err(ExecutorError::Unavailable("data that this call rests on was lost".into())));
             }
-            settled.await;
-        }
+            gate.unsettled(call, database).is_none().then_some(Ok(()))
+        };
+        wait_for(&self.settled, durable).await
     }
 
     async fn wait_until_settled(&self, groups: &[(String, u64)]) {
-        loop {
-            let settled = self.settled.notified();
-            tokio::pin!(settled);
-            settled.as_mut().enable();
-            if groups.iter().all(|(database, group)| self.gate.lock().is_settled(database, *group)) {
-                return;
-            }
-            settled.await;
-        }
+        let settled = || groups.iter().all(|(database, group)| self.gate.lock().is_settled(database, *group)).then_some(());
+        wait_for(&self.settled, settled).await;
     }
 
     /// Whether what the call rests on is lost.

@@ -10,7 +10,7 @@
 //! starve itself. Only what arrived on a subscription that a call just made waits for that very call.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 
 use bytes::Bytes;
 
@@ -147,12 +147,14 @@ pub struct QueueLimits {
 /// Inputs that may wait for the component, however small.
 const INBOX_INPUTS_MAX: usize = 1024;
 
+/// What is on its way to the client.
 #[derive(Debug)]
-struct Outgoing {
-    payload: Payload,
-    class: Class,
-    topic: Option<String>,
-    counted: bool,
+enum Outgoing {
+    /// An answer to the connection's own calls.
+    Answer(Frame),
+    /// A frame from outside any call.
+    Sent(Frame),
+    Published(Arrival),
 }
 
 /// The queues of one connection. `I` is an input for the component.
@@ -303,7 +305,7 @@ impl<I> ConnectionQueue<I> {
             let cut_off = order.and_then(|(key, _)| released.seen.iter().find(|(seen, _)| seen == key));
             let made_by = self.fresh_topics.get(&arrival.topic);
             if cut_off.is_some_and(|(_, through)| order.is_some_and(|(_, sequence)| sequence <= through)) {
-                self.publication_bytes = self.publication_bytes.saturating_sub(arrival.payload.len());
+                self.publication_bytes -= arrival.payload.len();
             } else if made_by.is_some_and(|made_by| *made_by != call) {
                 self.held.push_back(arrival);
             } else if cut_off.is_some() || made_by.is_some() {
@@ -322,11 +324,12 @@ impl<I> ConnectionQueue<I> {
         for frame in released.send {
             if !self.gone {
                 self.own_bytes += frame.len();
-                self.outbox.push_back(Outgoing { payload: Payload::Frame(frame), class: Class::MustDeliver, topic: None, counted: false });
+                self.outbox.push_back(Outgoing::Answer(frame));
             }
         }
         self.pace |= released.pace;
         if released.close.is_some() {
+            self.publication_bytes -= after.iter().map(|arrival| arrival.payload.len()).sum::<usize>();
             self.close_after_queue(released.close);
             return;
         }
@@ -350,17 +353,7 @@ impl<I> ConnectionQueue<I> {
 
     /// A subscription ended: what waits for it is dropped.
     pub fn unsubscribed(&mut self, topic: &str) {
-        let bytes = &mut self.publication_bytes;
-        self.held.retain(|held| {
-            let drop = held.topic == topic;
-            *bytes = bytes.saturating_sub(if drop { held.payload.len() } else { 0 });
-            !drop
-        });
-        self.outbox.retain(|outgoing| {
-            let drop = outgoing.topic.as_deref() == Some(topic);
-            *bytes = bytes.saturating_sub(if drop { outgoing.payload.len() } else { 0 });
-            !drop
-        });
+        self.leave_out(|arrival, _| arrival.topic == topic);
         self.fresh_topics.remove(topic);
     }
 
@@ -378,16 +371,9 @@ impl<I> ConnectionQueue<I> {
             // They come in order: nothing that was covered follows.
             self.covered.remove(key);
         }
+        self.replaced_by(&arrival);
         self.publication_bytes += arrival.payload.len();
         if !self.outstanding.is_empty() {
-            if let Class::Latest(_) = arrival.class {
-                let bytes = &mut self.publication_bytes;
-                self.held.retain(|held| {
-                    let replaced = held.topic == arrival.topic && held.class == arrival.class;
-                    *bytes = bytes.saturating_sub(if replaced { held.payload.len() } else { 0 });
-                    !replaced
-                });
-            }
             self.held.push_back(arrival);
         } else {
             self.send_arrival(arrival);
@@ -399,14 +385,16 @@ impl<I> ConnectionQueue<I> {
     pub fn send(&mut self, frame: Frame) -> bool {
         if self.close.is_none() && !self.gone {
             self.publication_bytes += frame.len();
-            self.outbox.push_back(Outgoing { payload: Payload::Frame(frame), class: Class::MustDeliver, topic: None, counted: true });
+            self.outbox.push_back(Outgoing::Sent(frame));
         }
         self.keeps_up()
     }
 
-    /// A slot was filled with so many bytes. Whether the client keeps up, as [`ConnectionQueue::publish`].
-    pub fn slot_filled(&mut self, bytes: usize) -> bool {
-        if self.close.is_none() && !self.gone {
+    /// Fills a slot, if it still waits here. Whether the client keeps up, as [`ConnectionQueue::publish`].
+    pub fn fill(&mut self, slot: &Weak<OnceLock<Filled>>, filled: Filled) -> bool {
+        let bytes = filled.len();
+        // A slot that was dropped with its publication is nobody's; each is filled once.
+        if slot.upgrade().is_some_and(|slot| slot.set(filled).is_ok()) {
             self.publication_bytes += bytes;
         }
         self.keeps_up()
@@ -420,19 +408,31 @@ impl<I> ConnectionQueue<I> {
             self.end_quiet();
         }
         if self.publication_bytes > limit {
-            let bytes = &mut self.publication_bytes;
-            self.held.retain(|held| {
-                let leave_out = *bytes > limit && held.class == Class::Droppable;
-                *bytes = bytes.saturating_sub(if leave_out { held.payload.len() } else { 0 });
-                !leave_out
-            });
-            self.outbox.retain(|outgoing| {
-                let leave_out = *bytes > limit && outgoing.class == Class::Droppable;
-                *bytes = bytes.saturating_sub(if leave_out { outgoing.payload.len() } else { 0 });
-                !leave_out
-            });
+            self.leave_out(|arrival, waiting_bytes| waiting_bytes > limit && arrival.class == Class::Droppable);
         }
         self.publication_bytes <= limit
+    }
+
+    /// Drops publications that wait, oldest first; `which` also gets the bytes of those that are left.
+    fn leave_out(&mut self, mut which: impl FnMut(&Arrival, usize) -> bool) {
+        let bytes = &mut self.publication_bytes;
+        let mut keeps = |arrival: &Arrival| {
+            let leave_out = which(arrival, *bytes);
+            if leave_out {
+                *bytes -= arrival.payload.len();
+            }
+            !leave_out
+        };
+        // What is in the outbox came before what is held.
+        self.outbox.retain(|outgoing| !matches!(outgoing, Outgoing::Published(arrival) if !keeps(arrival)));
+        self.held.retain(keeps);
+    }
+
+    /// Drops what a newer publication of its kind makes superfluous.
+    fn replaced_by(&mut self, newer: &Arrival) {
+        if let Class::Latest(_) = newer.class {
+            self.leave_out(|waiting, _| waiting.topic == newer.topic && waiting.class == newer.class);
+        }
     }
 
     /// Closes once everything queued so far is sent; what arrives later is dropped. The first close wins.
@@ -441,7 +441,8 @@ impl<I> ConnectionQueue<I> {
             self.close = close;
             self.inbox.clear();
             self.inbox_bytes = 0;
-            self.held.clear();
+            let held_bytes: usize = self.held.drain(..).map(|arrival| arrival.payload.len()).sum();
+            self.publication_bytes -= held_bytes;
         }
     }
 
@@ -456,32 +457,44 @@ impl<I> ConnectionQueue<I> {
     pub fn take_frames(&mut self, bytes_max: usize) -> Vec<Frame> {
         let (mut frames, mut bytes) = (Vec::new(), 0);
         while bytes < bytes_max {
-            match self.outbox.front().map(|outgoing| &outgoing.payload) {
+            match self.outbox.front() {
                 None => break,
-                Some(Payload::Slot(slot)) if slot.get().is_none() => break,
+                Some(Outgoing::Published(Arrival { payload: Payload::Slot(slot), .. })) if slot.get().is_none() => break,
                 Some(_) => {}
             }
             let Some(outgoing) = self.outbox.pop_front() else { break };
-            let waiting = if outgoing.counted { &mut self.publication_bytes } else { &mut self.own_bytes };
-            *waiting = waiting.saturating_sub(outgoing.payload.len());
-            match outgoing.payload {
-                Payload::Frame(frame) => {
-                    bytes += frame.len();
-                    frames.push(frame);
-                }
-                Payload::Slot(slot) => {
-                    let filled = slot.get().cloned().unwrap_or_default();
-                    bytes += filled.len();
-                    frames.extend(filled.frames);
-                    if filled.close.is_some() {
-                        self.clear_outgoing();
-                        self.close_after_queue(filled.close);
-                    }
-                }
-                Payload::Nothing => {}
+            let taken = self.taken(outgoing);
+            bytes += taken.len();
+            frames.extend(taken.frames);
+            if taken.close.is_some() {
+                self.clear_outgoing();
+                self.close_after_queue(taken.close);
             }
         }
         frames
+    }
+
+    /// What has left the outbox, and is no longer counted.
+    fn taken(&mut self, outgoing: Outgoing) -> Filled {
+        let payload = match outgoing {
+            Outgoing::Answer(frame) => {
+                self.own_bytes -= frame.len();
+                Payload::Frame(frame)
+            }
+            Outgoing::Sent(frame) => {
+                self.publication_bytes -= frame.len();
+                Payload::Frame(frame)
+            }
+            Outgoing::Published(arrival) => {
+                self.publication_bytes -= arrival.payload.len();
+                arrival.payload
+            }
+        };
+        match payload {
+            Payload::Frame(frame) => Filled { frames: vec![frame], close: None },
+            Payload::Slot(slot) => slot.get().cloned().unwrap_or_default(),
+            Payload::Nothing => Filled::default(),
+        }
     }
 
     /// The close frame, once nothing is left to be sent before it.
@@ -508,6 +521,23 @@ impl<I> ConnectionQueue<I> {
         drained
     }
 
+    /// Bytes that wait here, in both directions.
+    pub fn waiting_bytes(&self) -> usize {
+        self.inbox_bytes + self.own_bytes + self.publication_bytes
+    }
+
+    /// As [`ConnectionQueue::waiting_bytes`], from what is there instead of from the counters.
+    #[cfg(test)]
+    fn waiting_bytes_counted_anew(&self) -> usize {
+        let outgoing = |outgoing: &Outgoing| match outgoing {
+            Outgoing::Answer(frame) | Outgoing::Sent(frame) => frame.len(),
+            Outgoing::Published(arrival) => arrival.payload.len(),
+        };
+        self.inbox.iter().map(|(_, bytes)| bytes).sum::<usize>()
+            + self.outbox.iter().map(outgoing).sum::<usize>()
+            + self.held.iter().map(|arrival| arrival.payload.len()).sum::<usize>()
+    }
+
     fn clear_outgoing(&mut self) {
         self.outbox.clear();
         self.held.clear();
@@ -519,16 +549,13 @@ impl<I> ConnectionQueue<I> {
         if self.gone {
             return;
         }
-        let Arrival { topic, class, payload, close, .. } = arrival;
-        if let Class::Latest(_) = class {
-            let bytes = &mut self.publication_bytes;
-            self.outbox.retain(|outgoing| {
-                let replaced = outgoing.topic.as_deref() == Some(&topic) && outgoing.class == class;
-                *bytes = bytes.saturating_sub(if replaced { outgoing.payload.len() } else { 0 });
-                !replaced
-            });
+        if self.close.is_some() {
+            self.publication_bytes -= arrival.payload.len();
+            return;
         }
-        self.outbox.push_back(Outgoing { payload, class, topic: Some(topic), counted: true });
+        self.replaced_by(&arrival);
+        let close = arrival.close.clone();
+        self.outbox.push_back(Outgoing::Published(arrival));
         if close.is_some() {
             self.close_after_queue(close);
         }
@@ -536,211 +563,4 @@ impl<I> ConnectionQueue<I> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const LIMITS: QueueLimits = QueueLimits { queue_bytes: 10, inbox_bytes: 10, calls_in_gate: 2 };
-
-    fn text(text: &'static str) -> Frame {
-        Frame::Text(Bytes::from_static(text.as_bytes()))
-    }
-
-    fn arrival(topic: &str, sequence: Option<u64>, frame: &'static str) -> Arrival {
-        Arrival {
-            topic: topic.into(),
-            order: sequence.map(|sequence| (topic.into(), sequence)),
-            class: Class::MustDeliver,
-            payload: Payload::Frame(text(frame)),
-            close: None,
-        }
-    }
-
-    fn taken(queue: &mut ConnectionQueue<u8>) -> Vec<String> {
-        let name = |frame: Frame| match frame {
-            Frame::Text(bytes) | Frame::Binary(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
-        };
-        queue.take_frames(1000).into_iter().map(name).collect()
-    }
-
-    #[test]
-    fn the_document_comes_first_and_what_it_contains_does_not_come_again() {
-        let mut queue = ConnectionQueue::<u8>::new(LIMITS);
-        let upgrade = queue.start_call();
-        queue.subscribed("d");
-        assert!(queue.publish(arrival("d", Some(1), "1")));
-        assert!(queue.publish(arrival("d", None, "e")));
-        assert!(queue.publish(arrival("d", Some(2), "2")));
-        queue.end_call(Vec::new());
-        queue.release(upgrade, Released { send: vec![text("document")], seen: vec![("d".into(), 1)], ..Released::default() });
-        assert_eq!(taken(&mut queue), ["document", "e", "2"]);
-    }
-
-    #[test]
-    fn a_publication_that_comes_after_the_frame_that_covers_it_is_dropped() {
-        let mut queue = ConnectionQueue::<u8>::new(LIMITS);
-        let upgrade = queue.start_call();
-        queue.subscribed("d");
-        queue.end_call(Vec::new());
-        queue.release(upgrade, Released { send: vec![text("document")], seen: vec![("d".into(), 2)], ..Released::default() });
-        for sequence in 1..=3 {
-            assert!(queue.publish(arrival("d", Some(sequence), "p")));
-        }
-        assert_eq!(taken(&mut queue), ["document", "p"]);
-        assert!(queue.covered.is_empty());
-    }
-
-    #[test]
-    fn after_a_quiet_answer_publications_wait_until_the_pause_is_over() {
-        let mut queue = ConnectionQueue::<u8>::new(LIMITS);
-        let upgrade = queue.start_call();
-        queue.subscribed("d");
-        assert!(queue.publish(arrival("d", Some(1), "1")));
-        queue.end_call(Vec::new());
-        queue.push_input(0, 1);
-        let (first, _) = queue.start_receive(1).unwrap();
-        assert!(queue.publish(arrival("d", Some(2), "2")));
-        queue.release(upgrade, Released { send: vec![text("document")], seen: vec![("d".into(), 0)], quiet: true, ..Released::default() });
-        assert!(queue.publish(arrival("d", Some(3), "3")));
-        queue.end_call(Vec::new());
-        assert_eq!(taken(&mut queue), ["document"]);
-        queue.release(first, Released { send: vec![text("reply")], ..Released::default() });
-        assert_eq!(taken(&mut queue), ["reply"]);
-        assert!(queue.is_idle());
-        queue.end_quiet();
-        queue.end_quiet();
-        assert_eq!(taken(&mut queue), ["1", "2", "3"]);
-    }
-
-    #[test]
-    fn a_broadcast_that_waited_comes_before_the_reply_that_rests_on_it() {
-        let mut queue = ConnectionQueue::<u8>::new(LIMITS);
-        queue.push_input(0, 1);
-        let (call, inputs) = queue.start_receive(10).unwrap();
-        assert_eq!(inputs, [0]);
-        assert!(queue.publish(arrival("d", Some(5), "won")));
-        queue.end_call(Vec::new());
-        queue.release(call, Released { send: vec![text("lost")], ..Released::default() });
-        assert_eq!(taken(&mut queue), ["won", "lost"]);
-    }
-
-    #[test]
-    fn a_slot_may_close_after_its_frames() {
-        let mut queue = ConnectionQueue::<u8>::new(LIMITS);
-        let slot = Slot::default();
-        assert!(queue.publish(Arrival { payload: Payload::Slot(slot.clone()), ..arrival("d", Some(1), "") }));
-        assert!(queue.publish(arrival("d", Some(2), "2")));
-        let close = Close { code: 1005, reason: String::new() };
-        slot.set(Filled { frames: vec![text("last")], close: Some(close.clone()) }).unwrap();
-        assert_eq!(taken(&mut queue), ["last"]);
-        assert_eq!(queue.due_close(), Some(&close));
-    }
-
-    #[test]
-    fn what_waits_for_a_subscription_goes_with_it() {
-        let mut queue = ConnectionQueue::<u8>::new(LIMITS);
-        assert!(queue.publish(arrival("d", Some(1), "1")) && queue.publish(arrival("e", Some(1), "2")));
-        queue.unsubscribed("d");
-        assert_eq!(taken(&mut queue), ["2"]);
-    }
-
-    #[test]
-    fn a_broadcast_comes_before_the_reply_that_rests_on_it_also_when_the_next_call_runs() {
-        let mut queue = ConnectionQueue::<u8>::new(LIMITS);
-        queue.push_input(0, 1);
-        let (first, _) = queue.start_receive(1).unwrap();
-        queue.end_call(Vec::new());
-        queue.push_input(1, 1);
-        queue.start_receive(1).unwrap();
-        assert!(queue.publish(arrival("d", Some(5), "won")));
-        queue.release(first, Released { send: vec![text("lost")], ..Released::default() });
-        assert_eq!(taken(&mut queue), ["won", "lost"]);
-    }
-
-    #[test]
-    fn a_publication_does_not_wait_for_calls_that_began_after_it() {
-        let mut queue = ConnectionQueue::<u8>::new(LIMITS);
-        queue.push_input(0, 1);
-        let (first, _) = queue.start_receive(1).unwrap();
-        assert!(queue.publish(arrival("d", Some(5), "p")));
-        queue.end_call(Vec::new());
-        queue.push_input(1, 1);
-        let (second, _) = queue.start_receive(1).unwrap();
-        queue.release(first, Released::default());
-        assert_eq!(taken(&mut queue), ["p"]);
-        queue.release(second, Released::default());
-        assert!(queue.is_idle() || queue.start_receive(1).is_none());
-    }
-
-    #[test]
-    fn only_so_many_calls_wait_at_the_gate() {
-        let mut queue = ConnectionQueue::<u8>::new(LIMITS);
-        for input in 0..3 {
-            queue.push_input(input, 1);
-        }
-        let (first, _) = queue.start_receive(1).unwrap();
-        queue.end_call(Vec::new());
-        queue.start_receive(1).unwrap();
-        queue.end_call(Vec::new());
-        assert!(queue.start_receive(1).is_none());
-        queue.release(first, Released::default());
-        assert!(queue.start_receive(1).is_some());
-    }
-
-    #[test]
-    fn a_slow_reader_loses_droppable_frames_first_and_is_then_closed() {
-        let mut queue = ConnectionQueue::<u8>::new(LIMITS);
-        assert!(queue.publish(Arrival { class: Class::Droppable, ..arrival("d", None, "presence") }));
-        assert!(queue.publish(arrival("d", Some(1), "update")));
-        assert_eq!(taken(&mut queue), ["update"]);
-        assert!(queue.publish(arrival("d", Some(2), "update")));
-        assert!(!queue.publish(arrival("d", Some(3), "update")));
-    }
-
-    #[test]
-    fn the_newest_of_a_kind_replaces_the_one_that_waits() {
-        let mut queue = ConnectionQueue::<u8>::new(LIMITS);
-        let poke = |frame| Arrival { class: Class::Latest("k".into()), ..arrival("d", None, frame) };
-        assert!(queue.publish(poke("1")) && queue.publish(arrival("d", None, "x")) && queue.publish(poke("2")));
-        assert_eq!(taken(&mut queue), ["x", "2"]);
-    }
-
-    #[test]
-    fn an_unfilled_slot_holds_back_what_is_behind_it() {
-        let mut queue = ConnectionQueue::<u8>::new(LIMITS);
-        let slot = Slot::default();
-        assert!(queue.publish(Arrival { payload: Payload::Slot(slot.clone()), ..arrival("d", Some(1), "") }));
-        assert!(queue.publish(arrival("d", Some(2), "2")));
-        assert!(taken(&mut queue).is_empty());
-        slot.set(Filled { frames: vec![text("1")], close: None }).unwrap();
-        assert_eq!(taken(&mut queue), ["1", "2"]);
-    }
-
-    #[test]
-    fn a_close_follows_the_frames_and_ends_the_reading() {
-        let mut queue = ConnectionQueue::<u8>::new(LIMITS);
-        queue.push_input(0, 1);
-        let (call, _) = queue.start_receive(1).unwrap();
-        queue.push_input(1, 1);
-        queue.end_call(Vec::new());
-        let close = Close { code: 1005, reason: String::new() };
-        queue.release(call, Released { send: vec![text("unauthorized")], close: Some(close.clone()), ..Released::default() });
-        assert!(queue.due_close().is_none() && !queue.wants_input());
-        assert_eq!(taken(&mut queue), ["unauthorized"]);
-        assert_eq!(queue.due_close(), Some(&close));
-        assert!(queue.start_receive(1).is_none());
-    }
-
-    #[test]
-    fn inputs_that_were_put_off_come_again_first() {
-        let mut queue = ConnectionQueue::<u8>::new(LIMITS);
-        for input in 0..3 {
-            queue.push_input(input, 1);
-        }
-        let (_, inputs) = queue.start_receive(2).unwrap();
-        assert_eq!(inputs, [0, 1]);
-        queue.end_call(vec![(1, 1)]);
-        assert!(queue.start_receive(2).is_none());
-        queue.resume();
-        assert_eq!(queue.start_receive(5).unwrap().1, [1, 2]);
-    }
-}
+mod tests;
