@@ -1,5 +1,6 @@
 //! Configuration: one file (TOML, or JSON of the same shape), environment variables over it, flags over those.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -8,7 +9,7 @@ use serde_json::{Map, Value};
 
 use crate::executor::sqlite::{SqliteExecutor, SqliteSettings};
 use crate::pubsub::memory::MemoryPubSub;
-use crate::runtime::{Backends, MountSettings, RuntimeSettings};
+use crate::runtime::{Backends, GUEST_COMPONENT, MountSettings, RuntimeSettings};
 use crate::server::ServerSettings;
 use crate::storage::Storage;
 use crate::storage::files::FileObjects;
@@ -75,6 +76,8 @@ pub struct Config {
     pub admin_token: Option<String>,
     /// What is logged, and how.
     pub log: LogConfig,
+    /// A component file instead of the one that is built in.
+    pub component: Option<PathBuf>,
     /// The mounts.
     #[serde(rename = "mount")]
     pub mounts: Vec<MountConfig>,
@@ -90,13 +93,14 @@ impl Default for Config {
             pubsub: "memory:".into(),
             admin_token: None,
             log: LogConfig::default(),
+            component: None,
             mounts: Vec::new(),
         }
     }
 }
 
 /// Where objects and key-value facts are.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StorageConfig {
     /// `file:FOLDER` or `memory:`; default: files in `data`.
@@ -106,7 +110,7 @@ pub struct StorageConfig {
 }
 
 /// What is logged, and how.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LogConfig {
     /// `pretty` or `json`.
@@ -184,10 +188,9 @@ impl Config {
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let mut config = Self::parse(&read(path)?, path)?;
         let folder = path.parent().unwrap_or_else(|| Path::new("."));
-        for mount in &mut config.mounts {
-            for file in [&mut mount.settings_file, &mut mount.app].into_iter().flatten() {
-                *file = folder.join(&*file);
-            }
+        let of_mounts = config.mounts.iter_mut().flat_map(|mount| [&mut mount.settings_file, &mut mount.app]);
+        for file in of_mounts.chain([&mut config.component]).flatten() {
+            *file = folder.join(&*file);
         }
         Ok(config)
     }
@@ -220,6 +223,31 @@ impl Config {
     /// The mounts with their settings read.
     pub fn mount_settings(&self) -> Result<Vec<MountSettings>, ConfigError> {
         self.mounts.iter().enumerate().map(|(index, mount)| mount.resolve(index, &self.listen)).collect()
+    }
+
+    /// The component: the file that is named, or the one that is built in.
+    pub fn component(&self) -> Result<Cow<'static, [u8]>, ConfigError> {
+        match &self.component {
+            None => Ok(Cow::Borrowed(GUEST_COMPONENT)),
+            Some(path) => match std::fs::read(path) {
+                Ok(bytes) => Ok(Cow::Owned(bytes)),
+                Err(error) => Err(ConfigError::Read { path: path.display().to_string(), error }),
+            },
+        }
+    }
+
+    /// The keys outside of mounts that differ in another configuration and that only a restart can change.
+    pub fn restart_keys(&self, other: &Config) -> Vec<&'static str> {
+        let differing = [
+            ("listen", self.listen != other.listen),
+            ("data", self.data != other.data),
+            ("executor", self.executor != other.executor),
+            ("storage", self.storage != other.storage),
+            ("pubsub", self.pubsub != other.pubsub),
+            ("admin_token", self.admin_token != other.admin_token),
+            ("log", self.log != other.log),
+        ];
+        differing.into_iter().filter_map(|(key, differs)| differs.then_some(key)).collect()
     }
 
     /// How the run time is set.

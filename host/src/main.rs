@@ -8,7 +8,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use syncline::config::{Config, LogConfig, LogFormat, Overrides};
-use syncline::runtime::{Checker, Runtime};
+use syncline::runtime::{Checker, Reloaded, Runtime};
 use syncline::server::Server;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -126,20 +126,35 @@ async fn serve(arguments: ServeArguments) -> anyhow::Result<()> {
     let mounts = config.mount_settings()?;
     let server_settings = config.server_settings()?;
     let backends = config.open_backends().await?;
-    let runtime = Runtime::start(syncline::runtime::GUEST_COMPONENT, config.runtime_settings(), &mounts, backends).await?;
+    let runtime = Runtime::start(&config.component()?, config.runtime_settings(), &mounts, backends).await?;
     let server = Server::start(runtime, &mounts, server_settings).await?;
     // Before anybody is told that the server is there: whoever stops it then is to be heard.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
     announce(&server)?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hangup.recv() => match reload(&arguments, &config, &server).await {
+                Ok(reloaded) => tracing::info!(%reloaded, "reloaded"),
+                Err(error) => tracing::error!(error = format!("{error:#}"), "not reloaded, everything goes on as it was"),
+            },
+        }
     }
     tracing::info!("stopping");
     server.stop().await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Reads the configuration again and exchanges component and mounts.
+async fn reload(arguments: &ServeArguments, running: &Config, server: &Server) -> anyhow::Result<Reloaded> {
+    let config = arguments.config()?;
+    let fixed = running.restart_keys(&config);
+    anyhow::ensure!(fixed.is_empty(), "only a restart can change {}", fixed.join(", "));
+    Ok(server.reload(&config.component()?, &config.mount_settings()?).await?)
 }
 
 /// One line a listener on standard output, so that whoever started the process learns which port it got.
@@ -158,7 +173,7 @@ async fn check_config(arguments: ServeArguments) -> anyhow::Result<()> {
     let mounts = config.mount_settings()?;
     let mut settings = config.runtime_settings();
     settings.cache = None;
-    let described = Checker::new(syncline::runtime::GUEST_COMPONENT, settings)?.describe_all(&mounts).await?;
+    let described = Checker::new(&config.component()?, settings)?.describe_all(&mounts).await?;
     println!("the configuration is valid");
     for mount in described {
         println!("{mount}");
@@ -172,7 +187,7 @@ async fn inspect(arguments: ServeArguments) -> anyhow::Result<()> {
     let mut settings = config.runtime_settings();
     settings.cache = None;
     println!("syncline {}", env!("CARGO_PKG_VERSION"));
-    let checker = Checker::new(syncline::runtime::GUEST_COMPONENT, settings)?;
+    let checker = Checker::new(&config.component()?, settings)?;
     for line in checker.component_interfaces() {
         println!("{line}");
     }

@@ -67,10 +67,15 @@ impl Process {
         self.child.kill().await.expect("the process can be killed");
     }
 
+    /// Sends it a signal, by its name without SIG.
+    pub async fn signal(&self, name: &str) {
+        let signalled = Command::new("kill").args([&format!("-{name}"), &self.id().to_string()]).status().await;
+        assert!(signalled.expect("kill can be run").success());
+    }
+
     /// Ends it in order; the exit code.
     pub async fn terminate(mut self) -> i32 {
-        let terminated = Command::new("kill").args(["-TERM", &self.id().to_string()]).status().await;
-        assert!(terminated.expect("kill can be run").success());
+        self.signal("TERM").await;
         let status = tokio::time::timeout(DEADLINE, self.child.wait()).await.expect("the server ends within the deadline");
         status.expect("the process was started here").code().expect("it ended by itself")
     }

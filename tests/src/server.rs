@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use syncline::executor::Executor;
 use syncline::executor::sqlite::{SqliteExecutor, SqliteSettings};
 use syncline::pubsub::memory::MemoryPubSub;
-use syncline::runtime::{Backends, GUEST_COMPONENT, MountSettings, Runtime, RuntimeSettings};
+use syncline::runtime::{Backends, GUEST_COMPONENT, MountSettings, Reloaded, Runtime, RuntimeError, RuntimeSettings};
 use syncline::server::{Server, ServerSettings};
 use syncline::storage::Storage;
 use syncline::storage::memory::{MemoryKeyValue, MemoryObjects};
@@ -95,6 +95,11 @@ impl TestServer {
         let server = Server::start(runtime, &setup.mounts, settings).await?;
         let address = server.addresses()[0];
         Ok(Self { address, server: Some(server), folder })
+    }
+
+    /// Exchanges component and mounts.
+    pub async fn reload(&self, component: &[u8], mounts: &[MountSettings]) -> Result<Reloaded, RuntimeError> {
+        self.server.as_ref().expect("the server runs").reload(component, mounts).await
     }
 
     /// Stops the server in order; its data, to go on with.

@@ -59,7 +59,7 @@ struct Inner {
 impl Connection {
     pub(crate) fn new(id: u64, mount: &Arc<MountCore>) -> Arc<Self> {
         let limits = QueueLimits {
-            queue_bytes: usize::try_from(mount.plan.queue_bytes).unwrap_or(usize::MAX),
+            queue_bytes: usize::try_from(mount.plan().queue_bytes).unwrap_or(usize::MAX),
             inbox_bytes: INBOX_BYTES,
             calls_in_gate: CALLS_IN_GATE,
         };
@@ -342,7 +342,7 @@ impl Connection {
     fn start_tasks(self: &Arc<Self>, mount: &Arc<MountCore>) {
         loop {
             let mut inner = self.inner.lock();
-            if inner.tasks >= mount.plan.max_tasks.max(1) {
+            if inner.tasks >= mount.plan().max_tasks.max(1) {
                 return;
             }
             let Some(work) = inner.tasks_waiting.pop_front() else { return };

@@ -7,11 +7,12 @@ use parking_lot::Mutex;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use wasmtime::Store;
 
+use super::bindings::guest::Guest;
 use super::bindings::guest::exports::syncline::sync::{http, live, socket};
 use super::bindings::guest::syncline::host::pubsub::Publication;
 use super::bindings::guest::syncline::host::types::RequestHead;
-use super::bindings::guest::{Guest, GuestPre};
 use super::mount::MountCore;
+use super::revision::Revision;
 use super::state::{Call, State, bound};
 
 /// What the component is asked, as plain data: it can be asked again, or elsewhere.
@@ -93,21 +94,21 @@ pub(crate) enum Answer {
 pub(crate) struct Instance {
     store: Store<State>,
     guest: Guest,
-    revision: u64,
+    revision: Arc<Revision>,
 }
 
 impl Instance {
     /// Instantiates and hands over the settings.
-    async fn new(mount: &Arc<MountCore>, pre: &GuestPre<State>, memory_bytes: usize) -> wasmtime::Result<Self> {
-        let mut store = Store::new(pre.engine(), State::new(mount.clone(), memory_bytes));
+    async fn new(mount: &Arc<MountCore>, revision: &Arc<Revision>, memory_bytes: usize) -> wasmtime::Result<Self> {
+        let mut store = Store::new(revision.pre.engine(), State::new(mount.clone(), revision.app.clone(), memory_bytes));
         bound(&mut store);
-        store.data_mut().deadline = Instant::now() + mount.call_deadline();
-        let guest = pre.instantiate_async(&mut store).await?;
-        let revision = mount.revision;
+        store.data_mut().deadline = Instant::now() + Duration::from_millis(revision.plan.call_deadline_ms);
+        let guest = revision.pre.instantiate_async(&mut store).await?;
+        let (name, settings) = (&mount.name, &revision.identity.settings);
         let configured =
-            guest.syncline_sync_mounts().call_configure(&mut store, &mount.name, &mount.protocol, revision, &mount.settings, &[]).await?;
+            guest.syncline_sync_mounts().call_configure(&mut store, name, &mount.protocol, revision.number, settings, &[]).await?;
         configured.map_err(|error| wasmtime::Error::msg(format!("configure: {error}")))?;
-        Ok(Self { store, guest, revision })
+        Ok(Self { store, guest, revision: revision.clone() })
     }
 
     /// Makes one call and gives back what it left in the store.
@@ -174,7 +175,6 @@ impl Instance {
 
 /// The instances of one mount.
 pub(crate) struct InstancePool {
-    pre: GuestPre<State>,
     memory_bytes: usize,
     keep_bytes: usize,
     /// How many may be busy at once.
@@ -189,24 +189,24 @@ pub(crate) struct Lease<'a> {
 }
 
 impl InstancePool {
-    pub(crate) fn new(pre: GuestPre<State>, memory_bytes: usize, keep_bytes: usize, busy_max: usize) -> Self {
-        Self { pre, memory_bytes, keep_bytes, busy: Semaphore::new(busy_max), idle: Mutex::default() }
+    pub(crate) fn new(memory_bytes: usize, keep_bytes: usize, busy_max: usize) -> Self {
+        Self { memory_bytes, keep_bytes, busy: Semaphore::new(busy_max), idle: Mutex::default() }
     }
 
-    /// An idle instance, or a new one; waits while too many are busy.
-    pub(crate) async fn take(&self, mount: &Arc<MountCore>, fresh: bool) -> wasmtime::Result<Lease<'_>> {
+    /// An idle instance of a revision, or a new one; waits while too many are busy.
+    pub(crate) async fn take(&self, mount: &Arc<MountCore>, revision: &Arc<Revision>, fresh: bool) -> wasmtime::Result<Lease<'_>> {
         let permit = self.busy.acquire().await?;
-        let idle = if fresh { None } else { self.idle.lock().pop() };
-        let instance = match idle.filter(|instance| instance.revision == mount.revision) {
+        let idle = if fresh { None } else { self.idle.lock().pop_if(|instance| Arc::ptr_eq(&instance.revision, revision)) };
+        let instance = match idle {
             Some(instance) => instance,
-            None => Instance::new(mount, &self.pre, self.memory_bytes).await?,
+            None => Instance::new(mount, revision, self.memory_bytes).await?,
         };
         Ok(Lease { instance, _permit: permit })
     }
 
-    /// Takes an instance back for the next call, unless it has grown too large.
-    pub(crate) fn give_back(&self, lease: Lease<'_>) {
-        if !lease.instance.has_outgrown(self.keep_bytes) {
+    /// Takes an instance back for the next call, unless it has grown too large or another revision runs now.
+    pub(crate) fn give_back(&self, lease: Lease<'_>, current: &Arc<Revision>) {
+        if !lease.instance.has_outgrown(self.keep_bytes) && Arc::ptr_eq(&lease.instance.revision, current) {
             self.idle.lock().push(lease.instance);
         }
     }

@@ -1,11 +1,11 @@
 //! Durable jobs (`pubsub.schedule`), kept in a database of the host's own, so that they live where the data lives.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::Notify;
 
+use super::Runtime;
 use super::instance::{Answer, Invocation};
 use super::mount::MountCore;
 use crate::executor::durable::DurableDatabase;
@@ -87,7 +87,7 @@ impl Jobs {
     }
 
     /// The job that is due first among those of some mounts.
-    async fn next(&self, mounts: &HashMap<String, Weak<MountCore>>) -> Result<Option<Job>, ExecutorError> {
+    async fn next(&self, runtime: &Runtime) -> Result<Option<(Job, Arc<MountCore>)>, ExecutorError> {
         let select = self.statement("SELECT mount, name, due, payload, cursor, version FROM {}jobs ORDER BY due, mount, name", Vec::new());
         let rows = self.database.read(&select).await?.rows;
         let job = |row: Vec<Value>| match <[Value; 6]>::try_from(row) {
@@ -97,29 +97,32 @@ impl Jobs {
             }
             _ => None,
         };
-        Ok(rows.into_iter().filter_map(job).find(|job| mounts.contains_key(&job.mount)))
+        Ok(rows.into_iter().filter_map(job).find_map(|job| runtime.mount(&job.mount).map(|mount| (job, mount))))
     }
 
-    /// Fires jobs as they are due, until the mounts are gone.
-    pub(crate) async fn run(self: Arc<Self>, mounts: HashMap<String, Weak<MountCore>>) {
-        loop {
-            let wait = match self.next(&mounts).await {
-                Ok(Some(job)) if job.due_ms <= now_ms() => {
-                    let Some(mount) = mounts.get(&job.mount).and_then(Weak::upgrade) else { return };
+    /// Other mounts are there.
+    pub(crate) fn look_again(&self) {
+        self.changed.notify_one();
+    }
+
+    /// Fires jobs as they are due, until the run time is gone.
+    pub(crate) async fn run(self: Arc<Self>, runtime: Weak<Runtime>) {
+        while let Some(current) = runtime.upgrade() {
+            let wait = match self.next(&current).await {
+                Ok(Some((job, mount))) if job.due_ms <= now_ms() => {
                     self.fire(&mount, &job).await;
                     continue;
                 }
-                Ok(Some(job)) => Duration::from_millis(job.due_ms.saturating_sub(now_ms())).min(LOOK_AGAIN),
+                Ok(Some((job, _))) => Duration::from_millis(job.due_ms.saturating_sub(now_ms())).min(LOOK_AGAIN),
                 Ok(None) => LOOK_AGAIN,
                 Err(error) => {
                     tracing::warn!(%error, "jobs cannot be read now");
                     Duration::from_secs(1)
                 }
             };
+            drop(current);
+            // Whether something changed or the time is over: it looks.
             let _ = tokio::time::timeout(wait, self.changed.notified()).await;
-            if mounts.values().all(|mount| mount.strong_count() == 0) {
-                return;
-            }
         }
     }
 

@@ -4,14 +4,12 @@
 //! through `imports`; what it lets out waits in the [`gate`] until the executor reports its group as durable (`mount`);
 //! then it is applied: publications by `fanout` to the [`queue`]s of their subscribers, frames to the connection's own.
 
-use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use wasmtime::Store;
-use wasmtime::component::Component;
+use parking_lot::RwLock;
 
 use crate::executor::{Executor, ExecutorError};
 use crate::metrics::Metrics;
@@ -20,6 +18,7 @@ use crate::storage::Storage;
 
 mod backlog;
 pub(crate) mod bindings;
+mod checker;
 mod connection;
 mod effect;
 mod engine;
@@ -30,23 +29,24 @@ mod instance;
 mod jobs;
 mod mount;
 pub mod queue;
+mod reload;
+mod revision;
 mod state;
 pub mod topics;
 
+pub use checker::Checker;
 pub use engine::EngineSettings;
+pub use reload::{MountChange, Reloaded};
 
 pub(crate) use bindings::guest::exports::syncline::sync::{http, mounts as plans};
 pub(crate) use bindings::guest::syncline::host::types as wit_types;
 pub(crate) use connection::Connection;
 pub(crate) use mount::{CallFailed, MountCore, Upgraded};
 
-use bindings::guest::GuestPre;
-use engine::RuntimeEngine;
-use imports::app::App;
+use checker::Checked;
 use instance::InstancePool;
 use jobs::Jobs;
 use mount::MountParts;
-use state::{State, bound};
 
 /// The component that is built into the host.
 pub const GUEST_COMPONENT: &[u8] = include_bytes!(env!("SYNCLINE_GUEST_COMPONENT"));
@@ -105,6 +105,14 @@ pub enum RuntimeError {
         path: PathBuf,
         /// Why.
         reason: String,
+    },
+    /// A reload asks for what only a restart can do.
+    #[error("mount {mount:?}: {what} cannot be changed by a reload; restart the server")]
+    NeedsRestart {
+        /// The mount.
+        mount: String,
+        /// What was changed.
+        what: &'static str,
     },
     /// The metrics cannot be registered.
     #[error(transparent)]
@@ -167,107 +175,17 @@ impl Default for RuntimeSettings {
     }
 }
 
-/// Checks settings of mounts without touching anything.
-pub struct Checker {
-    engine: RuntimeEngine,
-    pre: GuestPre<State>,
-    settings: RuntimeSettings,
-}
-
-impl Checker {
-    /// Compiles a component.
-    pub fn new(component: &[u8], settings: RuntimeSettings) -> Result<Self, RuntimeError> {
-        let engine = RuntimeEngine::new(&settings.engine, settings.cache.as_deref())?;
-        let compiled = engine.compile(component)?;
-        let pre = engine.prepare_guest(&compiled)?;
-        Ok(Self { engine, pre, settings })
-    }
-
-    /// The plan of a mount, or what is wrong with its settings.
-    pub(crate) async fn check(&self, mount: &MountSettings) -> Result<plans::Plan, RuntimeError> {
-        let mut store = Store::new(self.pre.engine(), State::unbound(self.settings.engine.instance_memory_bytes));
-        bound(&mut store);
-        store.data_mut().deadline = Instant::now() + Duration::from_secs(10);
-        let guest = self.pre.instantiate_async(&mut store).await.map_err(RuntimeError::component)?;
-        let settings = serde_json::Value::Object(mount.settings.clone()).to_string();
-        let checked = guest.syncline_sync_mounts().call_check(&mut store, &mount.protocol, &settings).await;
-        match checked.map_err(RuntimeError::component)? {
-            Ok(plan) => Ok(plan),
-            Err(problems) => Err(RuntimeError::Settings { mount: mount.name.clone(), problems }),
-        }
-    }
-
-    /// The plans of all mounts; their names and routes do not collide.
-    pub(crate) async fn check_all(&self, mounts: &[MountSettings]) -> Result<Vec<plans::Plan>, RuntimeError> {
-        let mut plans = Vec::with_capacity(mounts.len());
-        let (mut names, mut routes) = (Vec::new(), HashMap::new());
-        for mount in mounts {
-            if names.contains(&mount.name) || mount.name == "syncline" {
-                return Err(RuntimeError::SameName(mount.name.clone()));
-            }
-            names.push(mount.name.clone());
-            let plan = self.check(mount).await?;
-            if mount.app.is_some() {
-                self.app(mount)?;
-            }
-            for route in &plan.routes {
-                if let Some(first) = routes.insert((mount.listen.clone(), route.path.clone()), mount.name.clone()) {
-                    let (second, path, listen) = (mount.name.clone(), route.path.clone(), mount.listen.clone());
-                    return Err(RuntimeError::Conflict { first, second, path, listen });
-                }
-            }
-            plans.push(plan);
-        }
-        Ok(plans)
-    }
-
-    /// One line a mount: what it is and where it answers.
-    pub async fn describe_all(&self, mounts: &[MountSettings]) -> Result<Vec<String>, RuntimeError> {
-        let plans = self.check_all(mounts).await?;
-        let describe = |(mount, plan): (&MountSettings, plans::Plan)| {
-            let routes: Vec<_> =
-                plan.routes.iter().map(|route| format!("{}{}", route.path, if route.prefix { "/…" } else { "" })).collect();
-            format!("mount {}: {} at {} on {}", mount.name, mount.protocol, routes.join(", "), mount.listen)
-        };
-        Ok(mounts.iter().zip(plans).map(describe).collect())
-    }
-
-    /// One line an import or export of the component.
-    pub fn component_interfaces(&self) -> Vec<String> {
-        let engine = self.engine.engine();
-        let kind = self.pre.instance_pre().component().component_type();
-        let imports = kind.imports(engine).map(|(name, _)| format!("import {name}"));
-        let exports = kind.exports(engine).map(|(name, _)| format!("export {name}"));
-        imports.chain(exports).collect()
-    }
-
-    fn app(&self, mount: &MountSettings) -> Result<App, RuntimeError> {
-        let (bytes, path) = match &mount.app {
-            None => (EMPTY_APP_COMPONENT.to_vec(), PathBuf::from("(built in)")),
-            Some(path) => {
-                let read = std::fs::read(path);
-                (read.map_err(|error| app_error(mount, path.clone(), error.to_string()))?, path.clone())
-            }
-        };
-        let prepared = self.engine.compile(&bytes).and_then(|component: Component| self.engine.prepare_app(&component));
-        let pre = prepared.map_err(|error| app_error(mount, path, error.to_string()))?;
-        Ok(App::new(pre, self.settings.engine.instance_memory_bytes, self.settings.app_call_ms))
-    }
-}
-
-fn app_error(mount: &MountSettings, path: PathBuf, reason: String) -> RuntimeError {
-    RuntimeError::App { mount: mount.name.clone(), path, reason }
-}
-
 /// All mounts of a process.
 pub struct Runtime {
-    mounts: Vec<Arc<MountCore>>,
+    mounts: RwLock<Vec<Arc<MountCore>>>,
     backends: Backends,
+    jobs: Arc<Jobs>,
     metrics: Arc<Metrics>,
     process: u64,
-    drain: Duration,
-    /// Its clock ticks as long as there are mounts: deadlines hang on it.
-    _engine: RuntimeEngine,
+    connection_ids: Arc<AtomicU64>,
+    settings: RuntimeSettings,
+    /// The code that runs. Its engine's clock ticks as long as it lives: deadlines hang on it. Locked while a reload runs.
+    checker: tokio::sync::Mutex<Checker>,
 }
 
 impl Runtime {
@@ -278,57 +196,61 @@ impl Runtime {
         mounts: &[MountSettings],
         backends: Backends,
     ) -> Result<Arc<Self>, RuntimeError> {
-        let checker = Checker::new(component, settings)?;
-        let plans = checker.check_all(mounts).await?;
+        let checker = Checker::new(component, settings.clone())?;
+        let checked = checker.check_all(mounts).await?;
         let jobs = Arc::new(Jobs::open(&*backends.executor).await?);
-        let metrics = Arc::new(Metrics::new()?);
-        let process = rand::random();
-        // Ids start at random, so that those of other processes and of earlier starts are others.
-        let connection_ids = Arc::new(AtomicU64::new(rand::random::<u64>() >> 2));
-        let settings = &checker.settings;
-        let mut started = Vec::new();
-        for (mount, plan) in mounts.iter().zip(plans) {
-            let parts = MountParts {
-                name: mount.name.clone(),
-                protocol: mount.protocol.clone(),
-                settings: serde_json::Value::Object(mount.settings.clone()).to_string(),
-                executor: backends.executor.clone(),
-                storage: backends.storage.clone(),
-                jobs: jobs.clone(),
-                pubsub: backends.pubsub.clone(),
-                process,
-                metrics: metrics.clone(),
-                app: Arc::new(checker.app(mount)?),
-                pool: InstancePool::new(
-                    checker.pre.clone(),
-                    settings.engine.instance_memory_bytes,
-                    settings.engine.instance_keep_bytes,
-                    settings.calls_per_mount,
-                ),
-                connection_ids: connection_ids.clone(),
-            };
-            let core = MountCore::new(parts, plan);
-            if !core.plan.routes.is_empty() {
-                core.start().await.map_err(|reason| RuntimeError::Start { mount: mount.name.clone(), reason })?;
-            }
-            started.push(core);
+        let runtime = Arc::new(Self {
+            mounts: RwLock::default(),
+            backends,
+            jobs: jobs.clone(),
+            metrics: Arc::new(Metrics::new()?),
+            process: rand::random(),
+            // Ids start at random, so that those of other processes and of earlier starts are others.
+            connection_ids: Arc::new(AtomicU64::new(rand::random::<u64>() >> 2)),
+            settings,
+            checker: tokio::sync::Mutex::new(checker),
+        });
+        for (mount, checked) in mounts.iter().zip(checked) {
+            let core = runtime.add(mount, checked).await?;
+            runtime.mounts.write().push(core);
         }
-        let by_name = started.iter().map(|mount| (mount.name.clone(), Arc::downgrade(mount))).collect();
-        tokio::spawn(jobs.run(by_name));
-        let drain = settings.drain;
-        let runtime = Arc::new(Self { mounts: started, backends, metrics, process, drain, _engine: checker.engine });
+        tokio::spawn(jobs.run(Arc::downgrade(&runtime)));
         let inbound = Arc::new(fanout::Inbound(Arc::downgrade(&runtime)));
-        runtime.backends.pubsub.attach(process, inbound);
+        runtime.backends.pubsub.attach(runtime.process, inbound);
         Ok(runtime)
     }
 
+    /// Makes a mount that is not there yet, and lets it create or migrate what it keeps.
+    async fn add(&self, mount: &MountSettings, checked: Checked) -> Result<Arc<MountCore>, RuntimeError> {
+        let parts = MountParts {
+            name: mount.name.clone(),
+            protocol: mount.protocol.clone(),
+            listen: mount.listen.clone(),
+            executor: self.backends.executor.clone(),
+            storage: self.backends.storage.clone(),
+            jobs: self.jobs.clone(),
+            pubsub: self.backends.pubsub.clone(),
+            process: self.process,
+            metrics: self.metrics.clone(),
+            pool: InstancePool::new(
+                self.settings.engine.instance_memory_bytes,
+                self.settings.engine.instance_keep_bytes,
+                self.settings.calls_per_mount,
+            ),
+            connection_ids: self.connection_ids.clone(),
+        };
+        let core = MountCore::new(parts, checked.into_revision(1));
+        core.start(&core.revision()).await.map_err(|reason| RuntimeError::Start { mount: mount.name.clone(), reason })?;
+        Ok(core)
+    }
+
     /// The mounts.
-    pub(crate) fn mounts(&self) -> &[Arc<MountCore>] {
-        &self.mounts
+    pub(crate) fn mounts(&self) -> Vec<Arc<MountCore>> {
+        self.mounts.read().clone()
     }
 
     pub(crate) fn mount(&self, name: &str) -> Option<Arc<MountCore>> {
-        self.mounts.iter().find(|mount| mount.name == name).cloned()
+        self.mounts.read().iter().find(|mount| mount.name == name).cloned()
     }
 
     /// The metrics.
@@ -355,8 +277,8 @@ impl Runtime {
     /// Ends all mounts: what was received is answered, sockets close, data is settled.
     pub async fn stop(&self) {
         let mut stopping = tokio::task::JoinSet::new();
-        for mount in self.mounts.clone() {
-            let drain = self.drain;
+        for mount in self.mounts() {
+            let drain = self.settings.drain;
             stopping.spawn(async move { mount.stop(drain).await });
         }
         while stopping.join_next().await.is_some() {}

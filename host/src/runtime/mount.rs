@@ -11,7 +11,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::backlog::{Backlog, wait_for};
-use super::bindings::guest::exports::syncline::sync::mounts::{Closes, Plan, UpgradeAnswer};
+use super::bindings::guest::exports::syncline::sync::mounts::{Closes, UpgradeAnswer};
 use super::bindings::guest::exports::syncline::sync::{http, live, socket};
 use super::bindings::guest::syncline::host::pubsub::{Member, Subscription};
 use super::bindings::guest::syncline::host::types::{Header, RequestHead};
@@ -19,10 +19,10 @@ use super::connection::{Connection, split};
 use super::effect::{Deferred, Effect};
 use super::fanout::DeliverJob;
 use super::gate::{CallId, Gate, Release};
-use super::imports::app::App;
 use super::instance::{Answer, InstancePool, Invocation};
 use super::jobs::Jobs;
 use super::queue::Close;
+use super::revision::{CurrentPlan, Revision};
 use super::state::Call;
 use super::topics::{Mode, Subscriber, Topics};
 use crate::executor::{Database, DatabaseName, Executor, ExecutorError, GroupObserver};
@@ -79,15 +79,14 @@ pub(crate) enum Upgraded {
 pub(crate) struct MountParts {
     pub(crate) name: String,
     pub(crate) protocol: String,
-    /// JSON, the effective path among it.
-    pub(crate) settings: String,
+    /// As configured.
+    pub(crate) listen: String,
     pub(crate) executor: Arc<dyn Executor>,
     pub(crate) storage: Storage,
     pub(crate) jobs: Arc<Jobs>,
     pub(crate) pubsub: Arc<dyn PubSub>,
     pub(crate) process: u64,
     pub(crate) metrics: Arc<Metrics>,
-    pub(crate) app: Arc<App>,
     pub(crate) pool: InstancePool,
     pub(crate) connection_ids: Arc<AtomicU64>,
 }
@@ -96,14 +95,12 @@ pub(crate) struct MountParts {
 pub(crate) struct MountCore {
     pub(crate) name: String,
     pub(crate) protocol: String,
-    pub(crate) settings: String,
-    pub(crate) revision: u64,
-    pub(crate) plan: Plan,
+    pub(crate) listen: String,
     pub(crate) storage: Storage,
     pub(crate) jobs: Arc<Jobs>,
     pub(crate) metrics: Arc<Metrics>,
-    pub(crate) app: Arc<App>,
     pub(crate) runtime: Handle,
+    revision: RwLock<Arc<Revision>>,
     pub(super) pubsub: Arc<dyn PubSub>,
     pub(super) process: u64,
     pub(super) topics: Mutex<Topics>,
@@ -126,19 +123,17 @@ pub(crate) struct MountCore {
 
 impl MountCore {
     /// A mount with its workers.
-    pub(crate) fn new(parts: MountParts, plan: Plan) -> Arc<Self> {
+    pub(crate) fn new(parts: MountParts, revision: Arc<Revision>) -> Arc<Self> {
         let (deliveries, delivery_jobs) = mpsc::unbounded_channel();
         let (deferred, deferred_work) = mpsc::unbounded_channel();
         let mount = Arc::new_cyclic(|myself| Self {
             name: parts.name,
             protocol: parts.protocol,
-            settings: parts.settings,
-            revision: 1,
-            plan,
+            listen: parts.listen,
+            revision: RwLock::new(revision),
             storage: parts.storage,
             jobs: parts.jobs,
             metrics: parts.metrics,
-            app: parts.app,
             runtime: Handle::current(),
             pubsub: parts.pubsub,
             process: parts.process,
@@ -162,28 +157,54 @@ impl MountCore {
         mount
     }
 
+    /// What runs now.
+    pub(crate) fn revision(&self) -> Arc<Revision> {
+        self.revision.read().clone()
+    }
+
+    /// The plan of what runs now.
+    pub(crate) fn plan(&self) -> CurrentPlan {
+        CurrentPlan(self.revision())
+    }
+
+    /// Runs something else from now on. Calls under way end on what they began with.
+    pub(crate) fn exchange(&self, revision: Arc<Revision>) {
+        *self.revision.write() = revision;
+        self.pool.clear();
+    }
+
     /// Time for a call that has no other deadline.
     pub(crate) fn call_deadline(&self) -> Duration {
-        Duration::from_millis(self.plan.call_deadline_ms)
+        Duration::from_millis(self.plan().call_deadline_ms)
     }
 
     /// Time for a task.
     pub(crate) fn task_deadline(&self) -> Duration {
-        let own = self.plan.app_limits.as_ref().and_then(|limits| limits.task_ms);
-        Duration::from_millis(own.unwrap_or(self.plan.call_deadline_ms))
+        let plan = self.plan();
+        let own = plan.app_limits.as_ref().and_then(|limits| limits.task_ms);
+        Duration::from_millis(own.unwrap_or(plan.call_deadline_ms))
     }
 
     /// How the host closes by itself.
     pub(crate) fn closes(&self) -> HostCloses {
-        HostCloses::from(&self.plan.closes)
+        HostCloses::from(&self.plan().closes)
     }
 
     // Calls.
 
     /// Makes a call; what it lets out is held until [`MountCore::finish`].
     pub(crate) async fn run(self: &Arc<Self>, invocation: &Invocation, deadline: Duration) -> Result<Completed, CallFailed> {
+        self.run_on(&self.revision(), invocation, deadline).await
+    }
+
+    async fn run_on(
+        self: &Arc<Self>,
+        revision: &Arc<Revision>,
+        invocation: &Invocation,
+        deadline: Duration,
+    ) -> Result<Completed, CallFailed> {
         let started = Instant::now();
-        let result = self.attempts(invocation, deadline).await;
+        let result = self.attempts(revision, invocation, deadline).await;
         self.metrics.call(&self.name, invocation.export(), result.is_ok(), started.elapsed());
         if let Err(error) = &result {
             tracing::warn!(mount = self.name, export = invocation.export(), %error, "a call failed");
@@ -191,13 +212,18 @@ impl MountCore {
         result
     }
 
-    async fn attempts(self: &Arc<Self>, invocation: &Invocation, deadline: Duration) -> Result<Completed, CallFailed> {
+    async fn attempts(
+        self: &Arc<Self>,
+        revision: &Arc<Revision>,
+        invocation: &Invocation,
+        deadline: Duration,
+    ) -> Result<Completed, CallFailed> {
         if invocation.adds_work() {
             self.backlog.room().await;
         }
         let (mut failure, mut reruns) = (None, 0);
         loop {
-            let mut lease = match self.pool.take(self, failure.is_some()).await {
+            let mut lease = match self.pool.take(self, revision, failure.is_some()).await {
                 Ok(lease) => lease,
                 Err(error) => {
                     tracing::error!(mount = self.name, error = format!("{error:#}"), "no instance can be made");
@@ -209,7 +235,7 @@ impl MountCore {
             let (answer, call) = lease.instance.invoke(Call::new(id, invocation.has_several_inputs()), deadline, invocation, failure).await;
             match (answer, call) {
                 (Ok(answer), Some(call)) => {
-                    self.pool.give_back(lease);
+                    self.pool.give_back(lease, &self.revision());
                     if !call.aborted {
                         return Ok(Completed { call: id, answer, bundles: call.bundles });
                     }
@@ -405,11 +431,16 @@ impl MountCore {
 
     // What the server needs.
 
-    /// Creates or migrates what the mount keeps.
-    pub(crate) async fn start(self: &Arc<Self>) -> Result<(), String> {
+    /// Lets a revision create or migrate what the mount keeps.
+    pub(crate) async fn start(self: &Arc<Self>, revision: &Arc<Revision>) -> Result<(), String> {
+        if revision.plan.routes.is_empty() {
+            return Ok(());
+        }
+        let deadline = Duration::from_millis(revision.plan.call_deadline_ms);
         let mut cursor = None;
         loop {
-            let completed = self.run(&Invocation::Start { cursor }, self.call_deadline()).await.map_err(|error| error.to_string())?;
+            let started = self.run_on(revision, &Invocation::Start { cursor }, deadline).await;
+            let completed = started.map_err(|error| error.to_string())?;
             self.finish_and_wait(completed.call, completed.bundles).await.map_err(|error| error.to_string())?;
             let Answer::Start(answer) = completed.answer else { return Err("start gave another answer".into()) };
             match answer? {
@@ -421,7 +452,8 @@ impl MountCore {
 
     /// A client wants a connection.
     pub(crate) async fn upgrade(self: &Arc<Self>, head: Arc<RequestHead>) -> Upgraded {
-        let upgrades = &self.plan.upgrades;
+        let plan = self.plan();
+        let upgrades = &plan.upgrades;
         if self.stopping.load(Ordering::Relaxed) {
             return Upgraded::Host(upgrades.failed.clone());
         }
@@ -532,7 +564,7 @@ impl MountCore {
     /// Ends the mount: what was received is answered, then the sockets close.
     pub(crate) async fn stop(self: &Arc<Self>, drain_default: Duration) {
         self.stopping.store(true, Ordering::Relaxed);
-        let deadline = Instant::now() + self.plan.drain_ms.map_or(drain_default, Duration::from_millis);
+        let deadline = Instant::now() + self.plan().drain_ms.map_or(drain_default, Duration::from_millis);
         if let Ok(completed) = self.run(&Invocation::Stop, self.call_deadline()).await {
             let _ = self.finish_and_wait(completed.call, completed.bundles).await;
         }

@@ -10,6 +10,7 @@ use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use super::effect::Effect;
 use super::gate::CallId;
+use super::imports::app::{App, AppInstance};
 use super::mount::MountCore;
 use crate::executor::{DatabaseName, Hold, Transaction};
 
@@ -19,10 +20,11 @@ pub struct State {
     table: ResourceTable,
     limits: MemoryLimit,
     mount: Option<Arc<MountCore>>,
+    app_code: Option<Arc<App>>,
     /// The call under way; none between calls and while settings are checked.
     pub(crate) call: Option<Call>,
     /// The instance of the app component, made when first called.
-    pub(crate) app: Option<super::imports::app::AppInstance>,
+    pub(crate) app: Option<AppInstance>,
     /// When whatever runs now must be over.
     pub(crate) deadline: Instant,
 }
@@ -88,8 +90,8 @@ impl Call {
 
 impl State {
     /// The data of a new store.
-    pub(crate) fn new(mount: Arc<MountCore>, memory_bytes: usize) -> Self {
-        Self { mount: Some(mount), ..Self::unbound(memory_bytes) }
+    pub(crate) fn new(mount: Arc<MountCore>, app: Arc<App>, memory_bytes: usize) -> Self {
+        Self { mount: Some(mount), app_code: Some(app), ..Self::unbound(memory_bytes) }
     }
 
     /// The data of a store that serves no mount: settings can be checked with it.
@@ -99,6 +101,7 @@ impl State {
             table: ResourceTable::new(),
             limits: MemoryLimit::new(memory_bytes),
             mount: None,
+            app_code: None,
             call: None,
             app: None,
             deadline: Instant::now(),
@@ -107,7 +110,12 @@ impl State {
 
     /// The mount that this instance serves. Without one there are no imports: whoever uses them traps.
     pub(crate) fn mount(&self) -> wasmtime::Result<Arc<MountCore>> {
-        self.mount.clone().ok_or_else(|| wasmtime::Error::msg("imports may be used within calls of a mount only"))
+        self.mount.clone().ok_or_else(no_mount)
+    }
+
+    /// The app of this instance's revision.
+    pub(crate) fn app_code(&self) -> wasmtime::Result<Arc<App>> {
+        self.app_code.clone().ok_or_else(no_mount)
     }
 
     /// Bytes of memory that the instance has grown to.
@@ -123,6 +131,10 @@ impl State {
     pub(crate) fn call(&mut self) -> wasmtime::Result<&mut Call> {
         self.call.as_mut().ok_or_else(|| wasmtime::Error::msg("imports may be used within calls only"))
     }
+}
+
+fn no_mount() -> wasmtime::Error {
+    wasmtime::Error::msg("imports may be used within calls of a mount only")
 }
 
 impl WasiView for State {

@@ -11,11 +11,12 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use parking_lot::RwLock;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::runtime::{MountSettings, Runtime};
+use crate::runtime::{MountSettings, Reloaded, Runtime, RuntimeError};
 
 mod operations;
 mod requests;
@@ -55,6 +56,8 @@ pub struct ServerSettings {
 pub struct Server {
     runtime: Arc<Runtime>,
     addresses: Vec<SocketAddr>,
+    /// By the address as configured.
+    listeners: Vec<(String, Arc<Shared>)>,
     stop: watch::Sender<bool>,
     accepting: JoinSet<()>,
 }
@@ -62,7 +65,8 @@ pub struct Server {
 /// What every connection of a listener shares.
 pub(crate) struct Shared {
     pub(crate) runtime: Arc<Runtime>,
-    pub(crate) routes: Routes,
+    /// Another table after a reload.
+    routes: RwLock<Arc<Routes>>,
     /// The listener that answers for the process itself.
     pub(crate) main: bool,
     pub(crate) admin_token: Option<String>,
@@ -70,32 +74,58 @@ pub(crate) struct Shared {
     pub(crate) stopping: watch::Receiver<bool>,
 }
 
+impl Shared {
+    /// Where paths lead now.
+    pub(crate) fn routes(&self) -> Arc<Routes> {
+        self.routes.read().clone()
+    }
+}
+
+/// The routes of the mounts of a listener.
+fn routes_on(listen: &str, runtime: &Runtime) -> Arc<Routes> {
+    let mut routes = Routes::default();
+    runtime.mounts().iter().filter(|mount| mount.listen == listen).for_each(|mount| routes.add(mount));
+    Arc::new(routes)
+}
+
 impl Server {
     /// Listens for the mounts of a run time. The main listener comes first in [`Server::addresses`].
     pub async fn start(runtime: Arc<Runtime>, mounts: &[MountSettings], settings: ServerSettings) -> Result<Self, ServerError> {
         let (stop, stopping) = watch::channel(false);
-        let mut by_listener: Vec<(String, Routes)> = vec![(settings.listen.clone(), Routes::default())];
-        for (mount, core) in mounts.iter().zip(runtime.mounts()) {
-            let index = by_listener.iter().position(|(listen, _)| *listen == mount.listen).unwrap_or_else(|| {
-                by_listener.push((mount.listen.clone(), Routes::default()));
-                by_listener.len() - 1
-            });
-            by_listener[index].1.add(core);
+        let mut all = vec![settings.listen.clone()];
+        for mount in mounts {
+            if !all.contains(&mount.listen) {
+                all.push(mount.listen.clone());
+            }
         }
-        let (mut addresses, mut accepting) = (Vec::new(), JoinSet::new());
-        for (index, (listen, routes)) in by_listener.into_iter().enumerate() {
+        let (mut addresses, mut listeners, mut accepting) = (Vec::new(), Vec::new(), JoinSet::new());
+        for (index, listen) in all.into_iter().enumerate() {
             let listener = bind(&listen).await.map_err(|error| ServerError::Listen { address: listen.clone(), error })?;
             addresses.push(listener.local_addr().map_err(|error| ServerError::Listen { address: listen.clone(), error })?);
             let shared = Arc::new(Shared {
+                routes: RwLock::new(routes_on(&listen, &runtime)),
                 runtime: runtime.clone(),
-                routes,
                 main: index == 0,
                 admin_token: settings.admin_token.clone(),
                 stopping: stopping.clone(),
             });
-            accepting.spawn(accept_all(listener, shared));
+            accepting.spawn(accept_all(listener, shared.clone()));
+            listeners.push((listen, shared));
         }
-        Ok(Self { runtime, addresses, stop, accepting })
+        Ok(Self { runtime, addresses, listeners, stop, accepting })
+    }
+
+    /// Exchanges component and mounts while sockets stay open. On an error everything goes on as it was. Listeners stay
+    /// as they are: a mount on another one needs a restart.
+    pub async fn reload(&self, component: &[u8], mounts: &[MountSettings]) -> Result<Reloaded, RuntimeError> {
+        if let Some(mount) = mounts.iter().find(|mount| !self.listeners.iter().any(|(listen, _)| *listen == mount.listen)) {
+            return Err(RuntimeError::NeedsRestart { mount: mount.name.clone(), what: "`listen`" });
+        }
+        let reloaded = self.runtime.reload(component, mounts).await?;
+        for (listen, shared) in &self.listeners {
+            *shared.routes.write() = routes_on(listen, &self.runtime);
+        }
+        Ok(reloaded)
     }
 
     /// The addresses that are listened on, the main one first.

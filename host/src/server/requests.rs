@@ -29,7 +29,8 @@ pub(crate) async fn answer(request: Request<Incoming>, remote: SocketAddr, share
     {
         return answer;
     }
-    let Some(found) = shared.routes.find(&path) else { return status(StatusCode::NOT_FOUND) };
+    let routes = shared.routes();
+    let Some(found) = routes.find(&path) else { return status(StatusCode::NOT_FOUND) };
     let mount = found.mount.clone();
     let answer = if upgrade {
         match found.takes_upgrades {
@@ -76,7 +77,7 @@ async fn of_mount(request: Request<Incoming>, remote: SocketAddr, mount: &Arc<Mo
         Err(error) => return fallback(error, mount),
     };
     let body = match accept.body {
-        BodyPlan::Inline(bytes_max) => read_inline(body, bytes_max.min(mount.plan.max_body_bytes)).await,
+        BodyPlan::Inline(bytes_max) => read_inline(body, bytes_max.min(mount.plan().max_body_bytes)).await,
         BodyPlan::Object(_) => {
             tracing::error!(mount = mount.name, "this host does not stream bodies into objects");
             BodyIn::Failed(BodyFailure::Unavailable)
@@ -130,7 +131,8 @@ fn with_headers(code: StatusCode, headers: &[Header], body: Bytes) -> Answer {
 
 /// The host's own answer where the component gives none.
 fn fallback(error: CallFailed, mount: &MountCore) -> Answer {
-    let fallbacks = mount.plan.fallbacks.as_ref();
+    let plan = mount.plan();
+    let fallbacks = plan.fallbacks.as_ref();
     let (code, fallback): (_, Option<&Fallback>) = match error {
         CallFailed::NotDurable => (StatusCode::SERVICE_UNAVAILABLE, fallbacks.map(|all| &all.unavailable)),
         CallFailed::Trapped | CallFailed::TimedOut => (StatusCode::INTERNAL_SERVER_ERROR, fallbacks.map(|all| &all.failed)),

@@ -28,7 +28,7 @@ pub(crate) struct Found<'a> {
 impl Routes {
     /// Adds the routes of a mount's plan.
     pub(crate) fn add(&mut self, mount: &Arc<MountCore>) {
-        for route in &mount.plan.routes {
+        for route in &mount.plan().routes {
             let path = route.path.trim_end_matches('/').to_owned();
             self.routes.push(Route { path, prefix: route.prefix, kind: route.kind, mount: mount.clone() });
         }

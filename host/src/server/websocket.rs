@@ -107,7 +107,7 @@ pub(crate) async fn upgrade(mut request: Request<Incoming>, remote: SocketAddr, 
 }
 
 fn socket_config(mount: &MountCore) -> WebSocketConfig {
-    let limit = usize::try_from(mount.plan.max_frame_bytes).unwrap_or(usize::MAX);
+    let limit = usize::try_from(mount.plan().max_frame_bytes).unwrap_or(usize::MAX);
     WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER_BYTES)
         .write_buffer_size(0)
@@ -207,7 +207,7 @@ enum Next {
 impl<'a> SocketTask<'a> {
     fn new(socket: Socket, connection: Arc<Connection>, mount: &'a Arc<MountCore>) -> Self {
         let now = Instant::now();
-        let next_ping = mount.plan.ping_ms.map(|ping_ms| now + Duration::from_millis(ping_ms));
+        let next_ping = mount.plan().ping_ms.map(|ping_ms| now + Duration::from_millis(ping_ms));
         Self { socket, connection, mount, received_code: None, last_heard: now, next_ping, pongs_missed: 0 }
     }
 
@@ -298,7 +298,7 @@ impl<'a> SocketTask<'a> {
     fn frame(&mut self, bytes: usize, frame: ComponentFrame) -> Next {
         self.mount.metrics.frame(&self.mount.name, "in", bytes);
         let limit =
-            if self.connection.has_received() { self.mount.plan.max_frame_bytes } else { self.mount.plan.max_frame_bytes_before_auth };
+            if self.connection.has_received() { self.mount.plan().max_frame_bytes } else { self.mount.plan().max_frame_bytes_before_auth };
         if u64::try_from(bytes).is_ok_and(|bytes| bytes > limit) {
             return Next::Abort(self.mount.closes().too_large);
         }
@@ -318,17 +318,17 @@ impl<'a> SocketTask<'a> {
 
     /// When the next ping or the end of patience is due.
     fn next_timer(&self) -> Option<Instant> {
-        let idle = self.mount.plan.idle_ms.map(|idle_ms| self.last_heard + Duration::from_millis(idle_ms));
+        let idle = self.mount.plan().idle_ms.map(|idle_ms| self.last_heard + Duration::from_millis(idle_ms));
         [self.next_ping, idle].into_iter().flatten().min()
     }
 
     fn timer(&mut self, reading: bool, flushing: &mut bool) -> Next {
         let now = Instant::now();
-        if self.mount.plan.idle_ms.is_some_and(|idle_ms| now >= self.last_heard + Duration::from_millis(idle_ms)) {
+        if self.mount.plan().idle_ms.is_some_and(|idle_ms| now >= self.last_heard + Duration::from_millis(idle_ms)) {
             return Next::Abort(self.mount.closes().idle);
         }
         if self.next_ping.is_some_and(|next_ping| now >= next_ping) {
-            self.next_ping = self.mount.plan.ping_ms.map(|ping_ms| now + Duration::from_millis(ping_ms));
+            self.next_ping = self.mount.plan().ping_ms.map(|ping_ms| now + Duration::from_millis(ping_ms));
             // While the host does not read, it cannot hear a pong either.
             if reading && self.pongs_missed >= PONGS_MISSED_MAX {
                 return Next::Gone;

@@ -9,5 +9,6 @@ mod component;
 mod docs;
 mod protocol;
 mod raw;
+mod reload;
 mod server;
 mod support;

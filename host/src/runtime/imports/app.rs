@@ -59,7 +59,7 @@ impl From<Fall> for Failure {
 /// Calls a function of the app; after a fall the instance is thrown away.
 macro_rules! bridge {
     ($state:expr, $method:ident ( $($argument:expr),* )) => {{
-        let app: Arc<App> = $state.mount()?.app.clone();
+        let app: Arc<App> = $state.app_code()?;
         let made = match $state.app.take() {
             Some(instance) => Ok(instance),
             None => app.instantiate().await,

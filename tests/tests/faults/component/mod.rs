@@ -6,6 +6,7 @@ mod failures;
 mod inputs;
 mod jobs;
 mod order;
+mod reload;
 mod requests;
 mod tasks;
 mod transactions;

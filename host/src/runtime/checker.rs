@@ -1,0 +1,136 @@
+//! From a component and settings to what can run: compiled code, plans, apps.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use sha2::{Digest as _, Sha256};
+use wasmtime::Store;
+
+use super::bindings::guest::GuestPre;
+use super::engine::RuntimeEngine;
+use super::imports::app::App;
+use super::plans::Plan;
+use super::revision::{Identity, Revision};
+use super::state::{State, bound};
+use super::{EMPTY_APP_COMPONENT, MountSettings, RuntimeError, RuntimeSettings};
+
+/// Time to check the settings of one mount.
+const CHECK_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Checks settings of mounts without touching anything.
+pub struct Checker {
+    engine: Arc<RuntimeEngine>,
+    pre: GuestPre<State>,
+    component_digest: [u8; 32],
+    settings: RuntimeSettings,
+}
+
+/// A mount whose settings are valid.
+pub(super) struct Checked {
+    pub(super) plan: Plan,
+    app: Arc<App>,
+    pre: GuestPre<State>,
+    identity: Identity,
+}
+
+impl Checked {
+    /// Ready to run, under a number.
+    pub(super) fn into_revision(self, number: u64) -> Arc<Revision> {
+        Arc::new(Revision { number, plan: self.plan, app: self.app, pre: self.pre, identity: self.identity })
+    }
+
+    /// What it is made of.
+    pub(super) fn identity(&self) -> &Identity {
+        &self.identity
+    }
+}
+
+impl Checker {
+    /// Compiles a component.
+    pub fn new(component: &[u8], settings: RuntimeSettings) -> Result<Self, RuntimeError> {
+        let engine = Arc::new(RuntimeEngine::new(&settings.engine, settings.cache.as_deref())?);
+        Self::on(engine, component, settings)
+    }
+
+    /// Another component on the same engine.
+    pub(super) fn with_component(&self, component: &[u8]) -> Result<Self, RuntimeError> {
+        Self::on(self.engine.clone(), component, self.settings.clone())
+    }
+
+    fn on(engine: Arc<RuntimeEngine>, component: &[u8], settings: RuntimeSettings) -> Result<Self, RuntimeError> {
+        let pre = engine.prepare_guest(&engine.compile(component)?)?;
+        Ok(Self { engine, pre, component_digest: Sha256::digest(component).into(), settings })
+    }
+
+    /// The plan of a mount, or what is wrong with its settings.
+    async fn check(&self, mount: &MountSettings) -> Result<Checked, RuntimeError> {
+        let mut store = Store::new(self.pre.engine(), State::unbound(self.settings.engine.instance_memory_bytes));
+        bound(&mut store);
+        store.data_mut().deadline = Instant::now() + CHECK_DEADLINE;
+        let guest = self.pre.instantiate_async(&mut store).await.map_err(RuntimeError::component)?;
+        let settings = serde_json::Value::Object(mount.settings.clone()).to_string();
+        let checked = guest.syncline_sync_mounts().call_check(&mut store, &mount.protocol, &settings).await;
+        let plan =
+            checked.map_err(RuntimeError::component)?.map_err(|problems| RuntimeError::Settings { mount: mount.name.clone(), problems })?;
+        let (app, app_digest) = self.app(mount)?;
+        let identity = Identity { component_digest: self.component_digest, app_digest, settings };
+        Ok(Checked { plan, app: Arc::new(app), pre: self.pre.clone(), identity })
+    }
+
+    /// What can run of all mounts; their names and routes do not collide.
+    pub(super) async fn check_all(&self, mounts: &[MountSettings]) -> Result<Vec<Checked>, RuntimeError> {
+        let mut all = Vec::with_capacity(mounts.len());
+        let (mut names, mut routes) = (Vec::new(), HashMap::new());
+        for mount in mounts {
+            if names.contains(&mount.name) || mount.name == "syncline" {
+                return Err(RuntimeError::SameName(mount.name.clone()));
+            }
+            names.push(mount.name.clone());
+            let checked = self.check(mount).await?;
+            for route in &checked.plan.routes {
+                if let Some(first) = routes.insert((mount.listen.clone(), route.path.clone()), mount.name.clone()) {
+                    let (second, path, listen) = (mount.name.clone(), route.path.clone(), mount.listen.clone());
+                    return Err(RuntimeError::Conflict { first, second, path, listen });
+                }
+            }
+            all.push(checked);
+        }
+        Ok(all)
+    }
+
+    /// One line a mount: what it is and where it answers.
+    pub async fn describe_all(&self, mounts: &[MountSettings]) -> Result<Vec<String>, RuntimeError> {
+        let checked = self.check_all(mounts).await?;
+        let describe = |(mount, checked): (&MountSettings, Checked)| {
+            let routes: Vec<_> =
+                checked.plan.routes.iter().map(|route| format!("{}{}", route.path, if route.prefix { "/…" } else { "" })).collect();
+            format!("mount {}: {} at {} on {}", mount.name, mount.protocol, routes.join(", "), mount.listen)
+        };
+        Ok(mounts.iter().zip(checked).map(describe).collect())
+    }
+
+    /// One line an import or export of the component.
+    pub fn component_interfaces(&self) -> Vec<String> {
+        let engine = self.engine.engine();
+        let kind = self.pre.instance_pre().component().component_type();
+        let imports = kind.imports(engine).map(|(name, _)| format!("import {name}"));
+        let exports = kind.exports(engine).map(|(name, _)| format!("export {name}"));
+        imports.chain(exports).collect()
+    }
+
+    /// The app of a mount, and the digest of its code.
+    fn app(&self, mount: &MountSettings) -> Result<(App, [u8; 32]), RuntimeError> {
+        let path = mount.app.clone().unwrap_or_else(|| PathBuf::from("(built in)"));
+        let failed = |reason: String| RuntimeError::App { mount: mount.name.clone(), path: path.clone(), reason };
+        let bytes = match &mount.app {
+            None => EMPTY_APP_COMPONENT.to_vec(),
+            Some(path) => std::fs::read(path).map_err(|error| failed(error.to_string()))?,
+        };
+        let prepared = self.engine.compile(&bytes).and_then(|component| self.engine.prepare_app(&component));
+        let pre = prepared.map_err(|error| failed(error.to_string()))?;
+        let app = App::new(pre, self.settings.engine.instance_memory_bytes, self.settings.app_call_ms);
+        Ok((app, Sha256::digest(&bytes).into()))
+    }
+}

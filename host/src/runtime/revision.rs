@@ -1,0 +1,41 @@
+//! What a mount runs at a time. A reload exchanges it as a whole; connections stay.
+
+use std::ops::Deref;
+use std::sync::Arc;
+
+use super::bindings::guest::GuestPre;
+use super::imports::app::App;
+use super::plans::Plan;
+use super::state::State;
+
+/// Code and settings of a mount, and what follows from them.
+pub(crate) struct Revision {
+    /// Grows with each exchange; the component knows it from `configure`.
+    pub(crate) number: u64,
+    pub(crate) plan: Plan,
+    pub(crate) app: Arc<App>,
+    pub(crate) pre: GuestPre<State>,
+    pub(crate) identity: Identity,
+}
+
+/// What a revision is made of: if it is the same, there is nothing to be exchanged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Identity {
+    /// SHA-256 of the component.
+    pub(crate) component_digest: [u8; 32],
+    /// SHA-256 of the app component.
+    pub(crate) app_digest: [u8; 32],
+    /// JSON, the effective path among it.
+    pub(crate) settings: String,
+}
+
+/// The plan of the revision that ran when it was asked for.
+pub(crate) struct CurrentPlan(pub(super) Arc<Revision>);
+
+impl Deref for CurrentPlan {
+    type Target = Plan;
+
+    fn deref(&self) -> &Plan {
+        &self.0.plan
+    }
+}
