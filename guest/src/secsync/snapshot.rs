@@ -122,12 +122,9 @@ pub fn save(call: &Call<'_>, snapshot: &SnapshotFrame<'_>) -> Result<(String, Op
         call.take_back(&content);
         server_data.iter().for_each(|data| call.take_back(data));
     };
-    let decided = attempt(call, snapshot, &content, server_data.as_ref());
+    let decided = attempt(call, snapshot, &content, server_data.as_ref(), message);
     match decided {
-        Ok(Ok(seq)) => {
-            deliver::publish_saved(call, &snapshot.signed.doc_id, sequence(seq), message);
-            Ok((messages::snapshot_saved(&snapshot.snapshot_id), None))
-        }
+        Ok(Ok(())) => Ok((messages::snapshot_saved(&snapshot.snapshot_id), None)),
         Ok(Err((refused, lacks))) => {
             take_back();
             let reply = match lacks {
@@ -145,13 +142,14 @@ pub fn save(call: &Call<'_>, snapshot: &SnapshotFrame<'_>) -> Result<(String, Op
 
 type Refusal = (SnapshotRefused, Option<Found>);
 
-/// One transaction: decides, then writes. Gives the sequence number of the commit.
+/// One transaction: decides, then writes and publishes.
 fn attempt(
     call: &Call<'_>,
     snapshot: &SnapshotFrame<'_>,
     content: &Content,
     server_data: Option<&Content>,
-) -> Result<Result<i64, Refusal>, Failure> {
+    message: String,
+) -> Result<Result<(), Refusal>, Failure> {
     let transaction = call.begin()?;
     let view: &dyn Query = transaction.as_ref();
     let Some(state) = state(call, view, snapshot)? else { return Ok(Err((SnapshotRefused::NoDocument, None))) };
@@ -159,9 +157,10 @@ fn attempt(
         Ok(()) => {
             let seq = state.seq + 1;
             let dropped = write(call, transaction.as_ref(), snapshot, &state, content, server_data)?;
+            deliver::publish_saved(call, &snapshot.signed.doc_id, sequence(seq), message);
             transaction.commit()?;
             dropped.committed(call);
-            Ok(Ok(seq))
+            Ok(Ok(()))
         }
         Err(SnapshotRefused::Outdated) => {
             let found = lacks_after_outdated(call, view, snapshot, &state)?;

@@ -44,12 +44,29 @@ pub struct TestExecutor {
     connection: Rc<rusqlite::Connection>,
     faults: Rc<Faults>,
     pub begun: Cell<u32>,
+    published: Rc<RefCell<Vec<Publication>>>,
     steps: Rc<RefCell<Vec<String>>>,
+}
+
+impl TestExecutor {
+    fn view(&self, writes: bool) -> View {
+        View {
+            connection: self.connection.clone(),
+            faults: self.faults.clone(),
+            published: self.published.clone(),
+            published_before: self.published.borrow().len(),
+            writes,
+            open: Cell::new(true),
+        }
+    }
 }
 
 struct View {
     connection: Rc<rusqlite::Connection>,
     faults: Rc<Faults>,
+    published: Rc<RefCell<Vec<Publication>>>,
+    /// Publications that were there when it began.
+    published_before: usize,
     writes: bool,
     open: Cell<bool>,
 }
@@ -115,13 +132,13 @@ impl Transaction for View {
         statements.into_iter().map(|statement| self.execute(statement)).collect()
     }
     fn savepoint(&self) -> Result<u32, SqlError> {
-        unimplemented!()
+        unused()
     }
     fn release(&self, _: u32) -> Result<(), SqlError> {
-        unimplemented!()
+        unused()
     }
     fn rollback_to(&self, _: u32) -> Result<(), SqlError> {
-        unimplemented!()
+        unused()
     }
     fn commit(self: Box<Self>) -> Result<(), SqlError> {
         self.faults.check(Fault::Commit)?;
@@ -134,6 +151,8 @@ impl Drop for View {
     fn drop(&mut self) {
         if self.writes && self.open.get() {
             self.connection.execute_batch("ROLLBACK").unwrap();
+            // What was published within a transaction shares its fate.
+            self.published.borrow_mut().truncate(self.published_before);
         }
     }
 }
@@ -146,14 +165,19 @@ impl Executor for TestExecutor {
         self.faults.check(Fault::Snapshot)?;
         assert!(self.connection.is_autocommit(), "a view beside an open transaction");
         self.steps.borrow_mut().push("read".into());
-        Ok(Box::new(View { connection: self.connection.clone(), faults: self.faults.clone(), writes: false, open: Cell::new(true) }))
+        Ok(Box::new(self.view(false)))
     }
     fn begin(&self, _: &str) -> Result<Box<dyn Transaction>, SqlError> {
         self.faults.check(Fault::Begin)?;
         self.begun.set(self.begun.get() + 1);
         self.connection.execute_batch("BEGIN IMMEDIATE").unwrap();
-        Ok(Box::new(View { connection: self.connection.clone(), faults: self.faults.clone(), writes: true, open: Cell::new(true) }))
+        Ok(Box::new(self.view(true)))
     }
+}
+
+/// An import that secsync has no use for.
+fn unused() -> ! {
+    panic!("secsync used an import that its tests do not know")
 }
 
 /// Objects in memory.
@@ -164,25 +188,25 @@ pub struct TestStorage {
 
 impl Storage for TestStorage {
     fn get(&self, _: &str) -> Result<Option<Vec<u8>>, StorageError> {
-        unimplemented!()
+        unused()
     }
     fn set(&self, _: &str, _: Vec<u8>, _: Option<u64>) -> Result<(), StorageError> {
-        unimplemented!()
+        unused()
     }
     fn delete(&self, _: &str) -> Result<(), StorageError> {
-        unimplemented!()
+        unused()
     }
     fn increment(&self, _: &str, _: i64, _: Option<u64>) -> Result<i64, StorageError> {
-        unimplemented!()
+        unused()
     }
     fn compare_and_set(&self, _: &str, _: Option<Vec<u8>>, _: Vec<u8>) -> Result<bool, StorageError> {
-        unimplemented!()
+        unused()
     }
     fn keys(&self, _: &str, _: Option<&str>, _: u32) -> Result<Vec<String>, StorageError> {
-        unimplemented!()
+        unused()
     }
     fn head_object(&self, _: &str) -> Result<ObjectInfo, StorageError> {
-        unimplemented!()
+        unused()
     }
     fn read_object(&self, key: &str, _: Option<ByteRange>) -> Result<Vec<u8>, StorageError> {
         self.objects.borrow().get(key).cloned().ok_or(StorageError::NotFound)
@@ -198,14 +222,14 @@ impl Storage for TestStorage {
         Ok(())
     }
     fn list_objects(&self, _: &str, _: Option<&str>, _: u32) -> Result<Vec<(String, ObjectInfo)>, StorageError> {
-        unimplemented!()
+        unused()
     }
 }
 
 /// Remembers what was published and who subscribed.
 #[derive(Default)]
 pub struct TestPubSub {
-    pub published: RefCell<Vec<Publication>>,
+    pub published: Rc<RefCell<Vec<Publication>>>,
     pub subscriptions: RefCell<BTreeMap<ConnectionId, Subscription>>,
     pub jobs: RefCell<BTreeMap<String, u64>>,
     steps: Rc<RefCell<Vec<String>>>,
@@ -223,10 +247,10 @@ impl PubSub for TestPubSub {
         self.subscriptions.borrow_mut().remove(&connection);
     }
     fn members(&self, _: &str) -> Vec<Member> {
-        unimplemented!()
+        unused()
     }
     fn send(&self, _: ConnectionId, _: Frame) {
-        unimplemented!()
+        unused()
     }
     fn schedule(&self, name: &str, due_ms: u64, _: Vec<u8>) {
         self.jobs.borrow_mut().insert(name.into(), due_ms);
@@ -244,7 +268,7 @@ pub struct TestEffects {
 
 impl Effects for TestEffects {
     fn post(&self, _: OutboundPost) {
-        unimplemented!()
+        unused()
     }
     fn measure(&self, _: Metric) {}
     fn measured(&self) -> Vec<Metric> {
@@ -254,7 +278,7 @@ impl Effects for TestEffects {
         self.lines.borrow_mut().push((level, format!("{message} {fields}")));
     }
     fn refresh_document(&self, _: &str) -> Option<Vec<u8>> {
-        unimplemented!()
+        unused()
     }
 }
 
@@ -284,11 +308,18 @@ impl TestHost {
         let steps = Rc::new(RefCell::new(Vec::new()));
         let faults = Rc::new(Faults::default());
         let connection = Rc::new(rusqlite::Connection::open_in_memory().unwrap());
+        let published = Rc::<RefCell<Vec<Publication>>>::default();
         let host = Self {
             mount: Secsync.configure("m", &settings.to_string(), Vec::new()).unwrap(),
-            executor: TestExecutor { connection, faults: faults.clone(), begun: Cell::new(0), steps: steps.clone() },
+            executor: TestExecutor {
+                connection,
+                faults: faults.clone(),
+                begun: Cell::new(0),
+                published: published.clone(),
+                steps: steps.clone(),
+            },
             storage: TestStorage::default(),
-            pubsub: TestPubSub { steps: steps.clone(), ..TestPubSub::default() },
+            pubsub: TestPubSub { published, steps: steps.clone(), ..TestPubSub::default() },
             effects: TestEffects::default(),
             now_ms: Cell::new(1_000_000),
             steps,

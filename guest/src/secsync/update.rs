@@ -102,16 +102,15 @@ pub fn save(call: &Call<'_>, update: &UpdateFrame<'_>) -> Result<Decision, Failu
     let body = update.signed.body();
     let message = messages::update(&body);
     let content = call.put_away(body)?;
-    let attempted = attempt(call, update, &content);
-    match &attempted {
-        Ok((Decision::Save, seq)) => deliver::publish_saved(call, &update.signed.doc_id, sequence(*seq), message),
-        _ => call.take_back(&content),
+    let attempted = attempt(call, update, &content, message);
+    if !matches!(attempted, Ok(Decision::Save)) {
+        call.take_back(&content);
     }
-    Ok(attempted?.0)
+    attempted
 }
 
-/// One transaction: decides, then writes. Gives the decision and the sequence number of the commit.
-fn attempt(call: &Call<'_>, update: &UpdateFrame<'_>, content: &Content) -> Result<(Decision, i64), Failure> {
+/// One transaction: decides, then writes and publishes.
+fn attempt(call: &Call<'_>, update: &UpdateFrame<'_>, content: &Content, message: String) -> Result<Decision, Failure> {
     let transaction = call.begin()?;
     let state = state(call, transaction.as_ref(), update)?;
     let seq = state.seq + 1;
@@ -126,9 +125,11 @@ fn attempt(call: &Call<'_>, update: &UpdateFrame<'_>, content: &Content) -> Resu
         let count = "UPDATE {}ss_documents SET seq = ?, update_count = update_count + 1 WHERE id = ?";
         let statements = vec![call.statement(insert, values), call.statement(count, [seq.into(), update.signed.doc_id.as_str().into()])];
         transaction.execute_batch(statements)?;
+        // Within the transaction: whatever becomes of this call, others get the update if and only if it is there.
+        deliver::publish_saved(call, &update.signed.doc_id, sequence(seq), message);
         transaction.commit()?;
     }
-    Ok((decision, seq))
+    Ok(decision)
 }
 
 /// Everything that decides about an update, in one question. A document that is gone has no active snapshot.

@@ -24,7 +24,12 @@ pub(crate) enum Effect {
 impl Effect {
     /// Whether it leaves with the transaction that it belongs to, though its call failed later.
     pub(crate) fn outlives_its_call(&self) -> bool {
-        matches!(self, Effect::Publish(_) | Effect::Send { .. } | Effect::Deferred(_))
+        self.shares_fate() || matches!(self, Effect::Deferred(_))
+    }
+
+    /// Whether it is undone with the transaction or savepoint that it was made in.
+    pub(crate) fn shares_fate(&self) -> bool {
+        matches!(self, Effect::Publish(_) | Effect::Send { .. })
     }
 }
 

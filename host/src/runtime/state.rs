@@ -33,6 +33,10 @@ pub struct State {
 pub(crate) struct OpenRoot {
     pub(crate) database: DatabaseName,
     pub(crate) transaction: Box<dyn Transaction>,
+    /// Effects in the bundle when it began.
+    pub(crate) effects_before: usize,
+    /// Savepoints that are open, first first, with the effects in the bundle when each was made.
+    pub(crate) savepoints: Vec<(u32, usize)>,
 }
 
 /// One call of the component: what it may still do, and what it has let out so far.
@@ -79,6 +83,20 @@ impl Call {
         match self.bundles.last_mut() {
             Some(bundle) => bundle.push(effect),
             None => self.bundles.push(vec![effect]),
+        }
+    }
+
+    /// How many effects there are at the current place.
+    pub(crate) fn effect_count(&self) -> usize {
+        self.bundles.last().map_or(0, Vec::len)
+    }
+
+    /// Undoes what was let out at the current place since there were so many effects, as far as it shares the fate of
+    /// what was written.
+    pub(crate) fn unsay(&mut self, effects_before: usize) {
+        if let Some(bundle) = self.bundles.last_mut() {
+            let since = bundle.split_off(effects_before.min(bundle.len()));
+            bundle.extend(since.into_iter().filter(|effect| !effect.shares_fate()));
         }
     }
 

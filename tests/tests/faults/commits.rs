@@ -63,6 +63,8 @@ impl Commits {
         settings.on_open = Some(self.on_open());
         // A commit that is held must not look like a writer that takes too long.
         settings.begin_wait_ms_max = 30_000;
+        // Which transactions share a group must not hang on how fast they are.
+        settings.group_ms_max = 30_000;
         SqliteExecutor::start(settings).await.expect("the executor starts")
     }
 

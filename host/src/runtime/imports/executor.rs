@@ -6,7 +6,7 @@ use crate::executor::{self as sql, ExecutorError};
 use crate::runtime::bindings::guest::syncline::host::executor::{
     ConstraintKind, DatabaseInfo, Dialect, Error, Host, HostSnapshot, HostTransaction, RowSet, Statement, Value,
 };
-use crate::runtime::state::{OpenRoot, State};
+use crate::runtime::state::{Call, OpenRoot, State};
 
 /// A view that the component holds.
 pub struct OpenSnapshot(Box<dyn sql::Snapshot>);
@@ -74,9 +74,9 @@ impl HostTransaction for State {
             if root.database != name {
                 return Ok(Err(second_database(&root.database.name)));
             }
-            return match root.transaction.savepoint().await {
+            return match self.mark().await {
                 Ok(savepoint) => Ok(Ok(self.table().push(OpenTransaction::Nested { savepoint })?)),
-                Err(error) => Ok(Err(self.noted(error))),
+                Err(error) => Ok(Err(error)),
             };
         }
         let call = self.call()?;
@@ -112,7 +112,8 @@ impl HostTransaction for State {
                     call.bundles.resize_with(places + 1, Vec::new);
                 }
                 call.written = Some(name.clone());
-                call.root = Some(OpenRoot { database: name, transaction });
+                let effects_before = call.effect_count();
+                call.root = Some(OpenRoot { database: name, transaction, effects_before, savepoints: Vec::new() });
                 Ok(Ok(self.table().push(OpenTransaction::Root)?))
             }
             Err(error) => Ok(Err(self.noted(error))),
@@ -141,46 +142,31 @@ impl HostTransaction for State {
     }
 
     async fn savepoint(&mut self, _transaction: Resource<OpenTransaction>) -> wasmtime::Result<Result<u32, Error>> {
-        let done = match self.root() {
-            Ok(root) => root.transaction.savepoint().await,
-            Err(error) => return Ok(Err(error)),
-        };
-        Ok(done.map_err(|error| self.noted(error)))
+        Ok(self.mark().await)
     }
 
     async fn release(&mut self, _transaction: Resource<OpenTransaction>, savepoint: u32) -> wasmtime::Result<Result<(), Error>> {
-        let done = match self.root() {
-            Ok(root) => root.transaction.release(savepoint).await,
-            Err(error) => return Ok(Err(error)),
-        };
-        Ok(done.map_err(|error| self.noted(error)))
+        Ok(self.keep_since(savepoint).await)
     }
 
     async fn rollback_to(&mut self, _transaction: Resource<OpenTransaction>, savepoint: u32) -> wasmtime::Result<Result<(), Error>> {
-        let done = match self.root() {
-            Ok(root) => root.transaction.rollback_to(savepoint).await,
-            Err(error) => return Ok(Err(error)),
-        };
-        Ok(done.map_err(|error| self.noted(error)))
+        Ok(self.undo_since(savepoint).await)
     }
 
     async fn commit(&mut self, transaction: Resource<OpenTransaction>) -> wasmtime::Result<Result<(), Error>> {
         match self.table().delete(transaction)? {
-            OpenTransaction::Nested { savepoint } => {
-                let done = match self.root() {
-                    Ok(root) => root.transaction.release(savepoint).await,
-                    Err(error) => return Ok(Err(error)),
-                };
-                Ok(done.map_err(|error| self.noted(error)))
-            }
+            OpenTransaction::Nested { savepoint } => Ok(self.keep_since(savepoint).await),
             OpenTransaction::Root => {
                 let mount = self.mount()?;
                 let call = self.call()?;
                 let id = call.id;
-                let Some(OpenRoot { database, transaction }) = call.root.take() else { return Ok(Err(not_open())) };
+                let Some(OpenRoot { database, transaction, effects_before, .. }) = call.root.take() else {
+                    return Ok(Err(not_open()));
+                };
                 let done = transaction.commit(&mut |group| mount.ended(id, &database, group)).await;
-                if done.is_ok() {
-                    self.call()?.committed += 1;
+                match done {
+                    Ok(()) => self.call()?.committed += 1,
+                    Err(_) => self.call()?.unsay(effects_before),
                 }
                 Ok(done.map_err(|error| self.noted(error)))
             }
@@ -191,10 +177,8 @@ impl HostTransaction for State {
         match self.table().delete(transaction)? {
             OpenTransaction::Nested { savepoint } => {
                 // Where even that fails the transaction is beyond use, and its commit says so.
-                if let Ok(root) = self.root()
-                    && let Err(error) = root.transaction.rollback_to(savepoint).await
-                {
-                    tracing::debug!(%error, "a nested transaction could not be undone");
+                if let Err(error) = self.undo_since(savepoint).await {
+                    tracing::debug!(?error, "a nested transaction could not be undone");
                 }
             }
             OpenTransaction::Root => self.end_root().await,
@@ -208,11 +192,51 @@ impl State {
     pub(crate) async fn end_root(&mut self) {
         let Ok(mount) = self.mount() else { return };
         if let Some(call) = &mut self.call
-            && let Some(OpenRoot { database, transaction }) = call.root.take()
+            && let Some(OpenRoot { database, transaction, effects_before, .. }) = call.root.take()
         {
+            call.unsay(effects_before);
             let id = call.id;
             transaction.rollback(&mut |group| mount.ended(id, &database, group)).await;
         }
+    }
+
+    /// A savepoint, with a mark of what has been let out so far.
+    async fn mark(&mut self) -> Result<u32, Error> {
+        let effects_before = self.call.as_ref().map_or(0, Call::effect_count);
+        let root = self.root()?;
+        match root.transaction.savepoint().await {
+            Ok(savepoint) => {
+                root.savepoints.push((savepoint, effects_before));
+                Ok(savepoint)
+            }
+            Err(error) => Err(self.noted(error)),
+        }
+    }
+
+    /// Forgets a savepoint and those after it, and keeps what was done since.
+    async fn keep_since(&mut self, savepoint: u32) -> Result<(), Error> {
+        let root = self.root()?;
+        match root.transaction.release(savepoint).await {
+            Ok(()) => {
+                root.savepoints.retain(|(open, _)| *open < savepoint);
+                Ok(())
+            }
+            Err(error) => Err(self.noted(error)),
+        }
+    }
+
+    /// Undoes what was written since a savepoint, and what was let out for it.
+    async fn undo_since(&mut self, savepoint: u32) -> Result<(), Error> {
+        let root = self.root()?;
+        if let Err(error) = root.transaction.rollback_to(savepoint).await {
+            return Err(self.noted(error));
+        }
+        root.savepoints.retain(|(open, _)| *open <= savepoint);
+        let mark = root.savepoints.last().filter(|(open, _)| *open == savepoint).map(|(_, effects_before)| *effects_before);
+        if let (Some(effects_before), Some(call)) = (mark, &mut self.call) {
+            call.unsay(effects_before);
+        }
+        Ok(())
     }
 
     fn root(&mut self) -> Result<&mut OpenRoot, Error> {

@@ -118,7 +118,7 @@ async fn a_call_that_is_made_again_sees_what_the_first_attempt_committed() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_upgrade_that_fails_gets_the_answer_of_the_plan() {
-    let server = server(json!({"call_deadline_ms": 300})).await;
+    let server = server(json!({"call_deadline_ms": 2000})).await;
     for (query, last, code) in [("trap", "upgrade failed", 4013), ("eat", "upgrade failed", 4013), ("loop", "upgrade timed out", 4014)] {
         let mut socket = Socket::connect(server.address, &format!("/faulty?{query}")).await;
         assert_eq!(text(socket.receive().await), last);

@@ -98,3 +98,26 @@ async fn a_transaction_behind_a_lost_one_of_its_connection_does_not_happen() {
     assert_eq!(other.ask("write c 1\necho written").await, "written");
     assert_eq!(other.ask("view b").await, "view b=nothing");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_published_within_a_transaction_shares_its_fate() {
+    let server = server(json!({})).await;
+    let (mut client, mut other) = (Client::connect(server.address).await, Client::connect(server.address).await);
+    assert_eq!(other.ask("subscribe t\necho listening").await, "listening");
+    // Rolled back as a whole; then a part of it; then all of it is kept.
+    client.say("begin\nput a 1\npublish t undone\nrollback\npublish t after").await;
+    client
+        .say("begin\npublish t first\nbegin\npublish t undone\nbegin\npublish t undone\ncommit\nrollback\npublish t second\ncommit")
+        .await;
+    client.say("begin\npublish t third\nbegin\npublish t fourth\ncommit\ncommit").await;
+    client.say(&format!("begin\nsend {} undone\nrollback\nsend {} sent", other.id, other.id)).await;
+    other.hears(&["after", "first", "second", "third", "fourth", "sent"]).await;
+    // A call that dies after its commit takes nothing with it that others must know of, and nothing else gets out.
+    assert_eq!(
+        client.ask("begin\nput a 2\npublish t kept\ncommit\npublish t with it\nbegin\npublish t undone\ntrap").await,
+        "failure trapped"
+    );
+    other.hears(&["kept", "with it"]).await;
+    assert_eq!(client.ask("publish t last\nview a").await, "view a=2");
+    other.hears(&["last"]).await;
+}
