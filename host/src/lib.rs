@@ -38,6 +38,7 @@
 //!
 //! Map of the modules: `ARCHITECTURE.md`. Contract with the component: `wit/`.
 
+pub mod backup;
 pub mod config;
 pub mod executor;
 pub mod metrics;
