@@ -40,6 +40,8 @@
 
 pub mod backup;
 pub mod config;
+pub mod control;
+pub mod doctor;
 pub mod executor;
 pub mod metrics;
 pub mod pubsub;

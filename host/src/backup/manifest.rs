@@ -82,6 +82,11 @@ impl Manifest {
         }
     }
 
+    /// What is said of a backup in a folder, one line each.
+    pub fn report(&self, folder: &Path) -> Vec<String> {
+        vec![format!("backup of {} files, {} bytes, in {}", self.files.len(), self.size_bytes(), folder.display())]
+    }
+
     /// Bytes of all files.
     pub fn size_bytes(&self) -> u64 {
         self.files.iter().map(|file| file.size_bytes).sum()

@@ -309,7 +309,7 @@ impl GroupObserver for ProbeObserver {
 impl Probe {
     async fn open(executor: &SqliteExecutor) -> Result<Self, ExecutorError> {
         let (sender, settled) = watch::channel((0, true));
-        let name = DatabaseName { mount: "syncline".to_owned(), name: "ready".to_owned() };
+        let name = DatabaseName { mount: crate::runtime::OWN_NAME.to_owned(), name: "ready".to_owned() };
         let database = executor.open(&name, Arc::new(ProbeObserver(sender))).await?;
         Ok(Self { database, settled, number: 0 })
     }
