@@ -25,6 +25,11 @@ impl Settings {
         Self { path: format!("{path}."), left, problems: Vec::new() }
     }
 
+    /// Whether a key is there and has not been taken, in either spelling.
+    pub fn has(&self, key: &str) -> bool {
+        self.left.contains_key(key) || self.left.contains_key(&camel_case(key))
+    }
+
     /// Takes a key out, under its own name, in the other spelling, or by an alias.
     pub fn take(&mut self, key: &str, aliases: &[&str]) -> Option<Value> {
         let camel = camel_case(key);

@@ -16,6 +16,14 @@ use crate::storage::files::FileObjects;
 use crate::storage::memory::{MemoryKeyValue, MemoryObjects};
 use crate::storage::sqlite::SqliteKeyValue;
 
+mod check;
+mod folder;
+mod log;
+pub(crate) mod message;
+
+pub use folder::DataFolder;
+pub use log::log_filter;
+
 /// The configuration that serves when none is given: every protocol at its default path.
 const DEMONSTRATION: &str = include_str!("demonstration.toml");
 
@@ -198,9 +206,9 @@ impl Config {
     fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
         let json = path.extension().is_some_and(|extension| extension == "json");
         let parsed = if json {
-            serde_json::from_str(text).map_err(|error| error.to_string())
+            serde_json::from_str(text).map_err(|error| message::of_json(&error))
         } else {
-            toml::from_str(text).map_err(|error| error.to_string())
+            toml::from_str(text).map_err(|error| message::of_toml(&error, text))
         };
         parsed.map_err(|message| ConfigError::Parse { path: path.display().to_string(), message })
     }
@@ -266,33 +274,33 @@ impl Config {
 
     /// Opens the backends.
     pub async fn open_backends(&self) -> Result<Backends, ConfigError> {
-        let data = &self.data;
-        std::fs::create_dir_all(data).map_err(|error| ConfigError::Read { path: data.display().to_string(), error })?;
-        let executor = self.executor.clone().unwrap_or_else(|| format!("sqlite:{}", data.display()));
-        let opened = match split(&executor) {
-            ("sqlite", folder) => SqliteExecutor::start(SqliteSettings::new(folder)).await.map_err(|error| error.to_string()),
-            _ => Err("is not one of sqlite:FOLDER".into()),
+        let Places { executor, objects, keyvalue } = self.places()?;
+        let opened = SqliteExecutor::start(SqliteSettings::new(executor.folder)).await;
+        let opened = opened.map_err(|error| backend("executor", &executor.url, &error))?;
+        let objects: Arc<dyn crate::storage::Objects> = match objects.folder {
+            Some(folder) => Arc::new(FileObjects::open(folder).await.map_err(|error| backend("storage.objects", &objects.url, &error))?),
+            None => Arc::new(MemoryObjects::default()),
         };
-        let opened = opened.map_err(|message| ConfigError::Backend { key: "executor", value: without_secrets(&executor), message })?;
-        Ok(Backends { executor: Arc::new(opened), storage: self.open_storage().await?, pubsub: self.open_pubsub()? })
+        let keyvalue: Arc<dyn crate::storage::KeyValue> = match keyvalue.folder {
+            Some(folder) => {
+                Arc::new(SqliteKeyValue::open(folder).await.map_err(|error| backend("storage.keyvalue", &keyvalue.url, &error))?)
+            }
+            None => Arc::new(MemoryKeyValue::default()),
+        };
+        Ok(Backends { executor: Arc::new(opened), storage: Storage { keyvalue, objects }, pubsub: self.open_pubsub()? })
     }
 
-    async fn open_storage(&self) -> Result<Storage, ConfigError> {
-        let objects_at = self.storage.objects.clone().unwrap_or_else(|| format!("file:{}", self.data.join("objects").display()));
-        let objects: Arc<dyn crate::storage::Objects> = match split(&objects_at) {
-            ("file", folder) => Arc::new(FileObjects::open(folder).await.map_err(|error| backend("storage.objects", &objects_at, &error))?),
-            ("memory", _) => Arc::new(MemoryObjects::default()),
-            _ => return Err(backend("storage.objects", &objects_at, &"is not one of file:FOLDER, memory:")),
-        };
-        let keyvalue_at = self.storage.keyvalue.clone().unwrap_or_else(|| format!("sqlite:{}", self.data.display()));
-        let keyvalue: Arc<dyn crate::storage::KeyValue> = match split(&keyvalue_at) {
-            ("sqlite", folder) => {
-                Arc::new(SqliteKeyValue::open(folder).await.map_err(|error| backend("storage.keyvalue", &keyvalue_at, &error))?)
-            }
-            ("memory", _) => Arc::new(MemoryKeyValue::default()),
-            _ => return Err(backend("storage.keyvalue", &keyvalue_at, &"is not one of sqlite:FOLDER, memory:")),
-        };
-        Ok(Storage { keyvalue, objects })
+    /// Where the backends keep what they are given.
+    pub fn places(&self) -> Result<Places, ConfigError> {
+        let data = self.data.display();
+        let executor = self.executor.clone().unwrap_or_else(|| format!("sqlite:{data}"));
+        let executor = Place::parse("executor", executor, "sqlite", false)?;
+        let objects = self.storage.objects.clone().unwrap_or_else(|| format!("file:{}", self.data.join("objects").display()));
+        let objects = Place::parse("storage.objects", objects, "file", true)?;
+        let keyvalue = self.storage.keyvalue.clone().unwrap_or_else(|| format!("sqlite:{data}"));
+        let keyvalue = Place::parse("storage.keyvalue", keyvalue, "sqlite", true)?;
+        let executor = Place { folder: executor.folder.unwrap_or_default(), url: executor.url };
+        Ok(Places { executor, objects, keyvalue })
     }
 
     fn open_pubsub(&self) -> Result<Arc<dyn crate::pubsub::PubSub>, ConfigError> {
@@ -300,6 +308,41 @@ impl Config {
             ("memory", "") => Ok(Arc::new(MemoryPubSub::default())),
             _ => Err(backend("pubsub", &self.pubsub, &"is not one of memory:")),
         }
+    }
+}
+
+/// Where a backend keeps what it is given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place<F> {
+    /// As configured.
+    pub url: String,
+    /// The folder.
+    pub folder: F,
+}
+
+/// Where the backends keep what they are given; no folder: in memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Places {
+    /// Databases.
+    pub executor: Place<PathBuf>,
+    /// Objects.
+    pub objects: Place<Option<PathBuf>>,
+    /// Key-value facts.
+    pub keyvalue: Place<Option<PathBuf>>,
+}
+
+impl Place<Option<PathBuf>> {
+    fn parse(key: &'static str, url: String, scheme: &str, or_memory: bool) -> Result<Self, ConfigError> {
+        let folder = match split(&url) {
+            ("memory", "") if or_memory => None,
+            // A path may begin with two slashes, but none is written that way, and every other kind of backend is.
+            (found, folder) if found == scheme && !folder.is_empty() && !folder.starts_with("//") => Some(PathBuf::from(folder)),
+            _ => {
+                let memory = if or_memory { ", memory:" } else { "" };
+                return Err(backend(key, &url, &format!("is not one of {scheme}:FOLDER{memory}")));
+            }
+        };
+        Ok(Self { url, folder })
     }
 }
 
@@ -312,7 +355,7 @@ impl MountConfig {
             }
             (Some(settings), None) => settings.clone(),
             (None, Some(path)) => serde_json::from_str(&read(path)?)
-                .map_err(|error| ConfigError::Parse { path: path.display().to_string(), message: error.to_string() })?,
+                .map_err(|error| ConfigError::Parse { path: path.display().to_string(), message: message::of_json(&error) })?,
             (None, None) => Map::new(),
         };
         if let Some(path) = &self.path {

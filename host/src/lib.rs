@@ -38,7 +38,10 @@
 //!
 //! Map of the modules: `ARCHITECTURE.md`. Contract with the component: `wit/`.
 
+pub mod backup;
 pub mod config;
+pub mod control;
+pub mod doctor;
 pub mod executor;
 pub mod metrics;
 pub mod pubsub;

@@ -1,17 +1,34 @@
 //! Prometheus metrics. Labels come from the configuration and the contract only, so that their number is bounded.
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use prometheus::{CounterVec, Encoder, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
+use prometheus::{
+    CounterVec, Encoder, Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+};
 
 /// Distinct metric names that components may bring, all mounts together.
 const COMPONENT_METRICS_MAX: usize = 200;
 
+/// Close codes with a label of their own. Clients may send any code: the others share `other`.
+const CLOSE_CODES: std::ops::RangeInclusive<u16> = 1000..=1015;
+const OTHER_CODE: &str = "other";
+
 /// The metrics of a host.
 pub struct Metrics {
     registry: Registry,
+    started: Instant,
+    uptime: Gauge,
+    http_connections: IntGauge,
+    instances: IntGaugeVec,
+    gate_calls: IntGaugeVec,
+    backlog_pieces: IntGaugeVec,
+    backlog_bytes: IntGaugeVec,
+    database_bytes: IntGaugeVec,
+    jobs: IntCounterVec,
+    backups: IntCounterVec,
+    last_backup: Gauge,
     connections: IntGaugeVec,
     connections_total: IntCounterVec,
     closes: IntCounterVec,
@@ -39,6 +56,15 @@ impl ComponentMetrics {
     }
 }
 
+/// What is under way in a mount.
+pub(crate) struct Load {
+    pub(crate) instances_busy: usize,
+    pub(crate) instances_idle: usize,
+    pub(crate) gate_calls: usize,
+    pub(crate) backlog_pieces: usize,
+    pub(crate) backlog_bytes: usize,
+}
+
 /// A value of a mount: name, labels, value, whether it only grows.
 type MountValue = (String, Vec<(String, String)>, f64, bool);
 
@@ -51,8 +77,28 @@ impl Metrics {
             registry.register(Box::new(counter.clone()))?;
             Ok::<_, prometheus::Error>(counter)
         };
-        let connections = IntGaugeVec::new(Opts::new("syncline_connections", "Open connections"), &["mount"])?;
-        registry.register(Box::new(connections.clone()))?;
+        let gauges = |name: &str, help: &str, labels: &[&str]| {
+            let gauges = IntGaugeVec::new(Opts::new(name, help), labels)?;
+            registry.register(Box::new(gauges.clone()))?;
+            Ok::<_, prometheus::Error>(gauges)
+        };
+        let gauge = |name: &str, help: &str| {
+            let gauge = Gauge::new(name, help)?;
+            registry.register(Box::new(gauge.clone()))?;
+            Ok::<_, prometheus::Error>(gauge)
+        };
+        let connections = gauges("syncline_connections", "Open connections", &["mount"])?;
+        let http_connections = IntGauge::new("syncline_http_connections", "Open HTTP connections, those of WebSockets aside")?;
+        registry.register(Box::new(http_connections.clone()))?;
+        gauges("syncline_build_info", "Always 1; the version is a label", &["version"])?
+            .with_label_values(&[env!("CARGO_PKG_VERSION")])
+            .set(1);
+        let backups = counter("syncline_backups_total", "Backups, by how they ended", &["result"])?;
+        for result in ["ok", "failed"] {
+            backups.with_label_values(&[result]);
+        }
+        #[cfg(target_os = "linux")]
+        registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
         let call_seconds = HistogramVec::new(
             HistogramOpts::new("syncline_call_seconds", "Time of a call of the component, waiting for its turn included")
                 .buckets(vec![0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0]),
@@ -60,6 +106,17 @@ impl Metrics {
         )?;
         registry.register(Box::new(call_seconds.clone()))?;
         Ok(Self {
+            started: Instant::now(),
+            uptime: gauge("syncline_uptime_seconds", "Since the start of the run time")?,
+            last_backup: gauge("syncline_last_backup_timestamp_seconds", "End of the last backup that succeeded; 0: there is none")?,
+            backups,
+            http_connections,
+            instances: gauges("syncline_instances", "Instances of the component", &["mount", "state"])?,
+            gate_calls: gauges("syncline_gate_calls", "Calls that run, or whose effects wait for the disk", &["mount"])?,
+            backlog_pieces: gauges("syncline_backlog_pieces", "Released work that is not done yet", &["mount"])?,
+            backlog_bytes: gauges("syncline_backlog_bytes", "Bytes of released work that is not done yet", &["mount"])?,
+            database_bytes: gauges("syncline_database_bytes", "Bytes of databases on disk, their logs included", &["mount"])?,
+            jobs: counter("syncline_jobs_total", "Durable jobs that fired, by how they ended", &["mount", "result"])?,
             connections,
             connections_total: counter("syncline_connections_total", "Connections accepted", &["mount"])?,
             closes: counter("syncline_closes_total", "Connections gone, by close code", &["mount", "code"])?,
@@ -78,9 +135,81 @@ impl Metrics {
 
     /// The text format, version 0.0.4.
     pub fn render(&self) -> Result<String, prometheus::Error> {
+        self.uptime.set(self.started.elapsed().as_secs_f64());
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         Ok(String::from_utf8_lossy(&text).into_owned())
+    }
+
+    /// Makes all series of a mount: they begin at 0, so that a rise from nothing is a rise.
+    pub(crate) fn start_mount(&self, mount: &str, exports: &[&str]) {
+        for gauges in [&self.connections, &self.gate_calls, &self.backlog_pieces, &self.backlog_bytes] {
+            gauges.with_label_values(&[mount]);
+        }
+        for counter in [&self.connections_total, &self.publications, &self.slow_readers] {
+            counter.with_label_values(&[mount]);
+        }
+        let (directions, results) = (["in", "out"], ["ok", "failed"]);
+        let by_word = [(&self.frames, directions), (&self.bytes, directions), (&self.groups, ["durable", "lost"]), (&self.jobs, results)];
+        for (counter, words) in by_word {
+            for word in words {
+                counter.with_label_values(&[mount, word]);
+            }
+        }
+        for state in ["busy", "idle"] {
+            self.instances.with_label_values(&[mount, state]);
+        }
+        for code in CLOSE_CODES.map(|code| code.to_string()).chain([OTHER_CODE.to_owned()]) {
+            self.closes.with_label_values(&[mount, code.as_str()]);
+        }
+        for status in 1..=5 {
+            self.requests.with_label_values(&[mount, format!("{status}xx").as_str()]);
+        }
+        for export in exports {
+            self.call_seconds.with_label_values(&[mount, *export]);
+            for result in results {
+                self.calls.with_label_values(&[mount, *export, result]);
+            }
+        }
+    }
+
+    /// What is under way in a mount right now.
+    pub(crate) fn load(&self, mount: &str, load: &Load) {
+        let set = |gauges: &IntGaugeVec, labels: &[&str], value: usize| {
+            gauges.with_label_values(labels).set(i64::try_from(value).unwrap_or(i64::MAX));
+        };
+        set(&self.instances, &[mount, "busy"], load.instances_busy);
+        set(&self.instances, &[mount, "idle"], load.instances_idle);
+        set(&self.gate_calls, &[mount], load.gate_calls);
+        set(&self.backlog_pieces, &[mount], load.backlog_pieces);
+        set(&self.backlog_bytes, &[mount], load.backlog_bytes);
+    }
+
+    pub(crate) fn database_size(&self, mount: &str, size_bytes: u64) {
+        self.database_bytes.with_label_values(&[mount]).set(i64::try_from(size_bytes).unwrap_or(i64::MAX));
+    }
+
+    /// A backup has ended; when, if it succeeded (milliseconds since 1970).
+    pub(crate) fn backup_ended(&self, created_ms: Option<u64>) {
+        self.backups.with_label_values(&[if created_ms.is_some() { "ok" } else { "failed" }]).inc();
+        if let Some(created_ms) = created_ms {
+            self.last_backup(created_ms);
+        }
+    }
+
+    /// When the last backup was made, also by an earlier process (milliseconds since 1970).
+    pub(crate) fn last_backup(&self, created_ms: u64) {
+        self.last_backup.set(Duration::from_millis(created_ms).as_secs_f64());
+    }
+
+    pub(crate) fn job(&self, mount: &str, ok: bool) {
+        self.jobs.with_label_values(&[mount, if ok { "ok" } else { "failed" }]).inc();
+    }
+
+    /// An HTTP connection, until what it gives is dropped.
+    pub(crate) fn http_connection(&self) -> OpenConnection {
+        self.http_connections.inc();
+        OpenConnection(self.http_connections.clone())
     }
 
     pub(crate) fn connected(&self, mount: &str) {
@@ -90,8 +219,7 @@ impl Metrics {
 
     pub(crate) fn disconnected(&self, mount: &str, code: u16) {
         self.connections.with_label_values(&[mount]).dec();
-        // Clients may send any code: those without a meaning of their own share a label.
-        let code = if (1000..=1015).contains(&code) { code.to_string() } else { "other".to_owned() };
+        let code = if CLOSE_CODES.contains(&code) { code.to_string() } else { OTHER_CODE.to_owned() };
         self.closes.with_label_values(&[mount, code.as_str()]).inc();
     }
 
@@ -179,6 +307,15 @@ impl Metrics {
             }
         }
         values
+    }
+}
+
+/// Counts as open until it is dropped.
+pub(crate) struct OpenConnection(IntGauge);
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }
 

@@ -99,7 +99,7 @@ impl TestServer {
 
     /// Exchanges component and mounts.
     pub async fn reload(&self, component: &[u8], mounts: &[MountSettings]) -> Result<Reloaded, RuntimeError> {
-        self.server.as_ref().expect("the server runs").reload(component, mounts).await
+        self.server.as_ref().expect("the server runs").handle().reload(component, mounts).await
     }
 
     /// Stops the server in order; its data, to go on with.

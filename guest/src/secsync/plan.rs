@@ -50,5 +50,6 @@ pub fn plan(settings: &Settings) -> Plan {
         app_limits: None,
         concurrency: Concurrency::Shared,
         auto_replies: Vec::new(),
+        warnings: settings.warnings.clone(),
     }
 }

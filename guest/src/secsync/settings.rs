@@ -102,15 +102,18 @@ pub struct Settings {
     pub quiet_pipelined_refusals: bool,
     /// How long a graceful stop waits for received frames, milliseconds.
     pub shutdown_drain_ms: u64,
+    /// What is valid but has no effect, or a dangerous one.
+    pub warnings: Vec<String>,
 }
 
 impl Settings {
     /// Reads and checks settings (a JSON object). Each problem names its key.
     pub fn parse(text: &str) -> Result<Self, Vec<String>> {
         let mut keys = Keys::parse(text)?;
+        let of_policy: Vec<_> = ["policy", "deny_ephemeral"].into_iter().filter(|key| keys.has(key)).collect();
         let policy = policy(&mut keys);
         let verify = Verify::read(&mut keys);
-        let settings = Self {
+        let mut settings = Self {
             enabled: keys.take_as("enabled", &[]).unwrap_or(true),
             path: path(&mut keys),
             auto_create: auto_create(&mut keys),
@@ -132,11 +135,39 @@ impl Settings {
             snapshot_grace_ms: keys.take_as("snapshot_grace_ms", &[]).unwrap_or(0),
             quiet_pipelined_refusals: keys.take_as("quiet_pipelined_refusals", &[]).unwrap_or(true),
             shutdown_drain_ms: keys.take_as("shutdown_drain_ms", &[]).unwrap_or(5000),
+            warnings: Vec::new(),
         };
+        settings.warnings = settings.warnings(&of_policy);
         match keys.finish() {
             problems if problems.is_empty() => Ok(settings),
             problems => Err(problems),
         }
+    }
+
+    /// What is worth a word to whoever runs the server. `of_policy` are the keys that were given and matter only where
+    /// somebody may be denied something.
+    fn warnings(&self, of_policy: &[&str]) -> Vec<String> {
+        let mut warnings = Vec::new();
+        let by_policy = |access: &Access| matches!(access, Access::Policy(_));
+        if !by_policy(&self.access) && !by_policy(&self.broadcast_access) {
+            let because = "has no effect: neither access nor broadcast_access is \"policy\"";
+            warnings.extend(of_policy.iter().map(|key| format!("{key}: {because}")));
+        }
+        for (key, access) in [("access", &self.access), ("broadcast_access", &self.broadcast_access)] {
+            if matches!(access, Access::Policy(rules) if rules.is_empty()) {
+                warnings.push(format!("{key}: nobody is allowed anything: there are no rules in policy"));
+            }
+        }
+        if self.close_on_broadcast_denied && !by_policy(&self.broadcast_access) {
+            warnings.push("on_broadcast_denied: has no effect: broadcast_access denies nothing".into());
+        }
+        if !self.verify_signatures {
+            warnings.push("verify.signatures: off: anybody may write in the name of anybody".into());
+        }
+        if !self.enabled {
+            warnings.push("enabled: off: the mount answers nowhere".into());
+        }
+        warnings
     }
 
     /// The limit of updates per snapshot of a document, from the most specific glob that fits; none is no limit.

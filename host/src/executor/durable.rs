@@ -32,7 +32,7 @@ impl DurableDatabase {
     /// Opens a database of the host's own.
     pub async fn open(executor: &dyn Executor, name: &str) -> Result<Self, ExecutorError> {
         let groups = Arc::new(Groups { settled: watch::Sender::new(0), lost: Mutex::default() });
-        let name = DatabaseName { mount: "syncline".into(), name: name.into() };
+        let name = DatabaseName { mount: crate::runtime::OWN_NAME.into(), name: name.into() };
         let database = executor.open(&name, groups.clone()).await?;
         Ok(Self { database, groups })
     }

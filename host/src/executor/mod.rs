@@ -10,6 +10,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use crate::backup::Standstill;
+
 pub mod durable;
 pub mod group;
 pub mod sqlite;
@@ -122,6 +124,17 @@ pub trait Executor: Send + Sync + 'static {
 
     /// Whether the backend works right now (asked by `/readyz`): a real write and read, not a guess.
     async fn ready(&self) -> Result<(), ExecutorError>;
+
+    /// Holds every writer still, and pins a view of all databases (also of those that are not open) for a backup.
+    /// Dropped at any time, also before it returns, it lets the writers go on.
+    async fn stand_still(&self) -> Result<Standstill, ExecutorError> {
+        Err(ExecutorError::Unavailable("this backend is backed up by means of its own".into()))
+    }
+
+    /// Bytes that the databases of a mount take up on disk; none where the backend cannot say.
+    async fn size_bytes(&self, _mount: &str) -> Result<Option<u64>, ExecutorError> {
+        Ok(None)
+    }
 
     /// The host stops: every open group is settled when this returns.
     async fn close(&self);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use parking_lot::RwLock;
 
-use super::{PubSub, PubSubError, Publication, Receiver};
+use super::{Probe, PubSub, PubSubError, Publication, Receiver};
 
 /// The embedded default.
 #[derive(Default)]
@@ -33,9 +33,24 @@ impl PubSub for MemoryPubSub {
     }
 
     async fn ready(&self) -> Result<(), PubSubError> {
-        // Nothing lies between a publication and its receivers but a lock: taking it is the round trip.
-        drop(self.receivers.read());
-        Ok(())
+        let (probe, back) = Probe::new();
+        let (there, here) = (rand::random(), rand::random());
+        self.attach(there, probe.clone());
+        let _leaves = Leaves { pubsub: self, process: there };
+        self.publish(here, probe.mount(), probe.publication());
+        back.await.map_err(|_| PubSubError::Unavailable("a publication did not come back".into()))
+    }
+}
+
+/// Detaches a receiver when it is dropped, also where nobody waits for its end.
+struct Leaves<'a> {
+    pubsub: &'a MemoryPubSub,
+    process: u64,
+}
+
+impl Drop for Leaves<'_> {
+    fn drop(&mut self) {
+        self.pubsub.detach(self.process);
     }
 }
 
@@ -73,5 +88,14 @@ mod tests {
         bus.detach(2);
         bus.publish(1, "m", &publication);
         assert_eq!(second.0.lock().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_probe_comes_back_and_leaves_nobody_behind() {
+        let (bus, other) = (MemoryPubSub::default(), Arc::new(Seen::default()));
+        bus.attach(1, other.clone());
+        assert_eq!(bus.ready().await, Ok(()));
+        assert_eq!(bus.receivers.read().len(), 1);
+        assert!(other.0.lock()[0].starts_with("syncline/probe-"), "it took the way of all publications");
     }
 }

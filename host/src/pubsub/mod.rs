@@ -7,7 +7,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
 
+use crate::runtime::OWN_NAME;
 pub use crate::runtime::queue::{Class, Close};
 
 pub mod memory;
@@ -40,6 +43,46 @@ pub struct Publication {
     pub close: Option<Close>,
 }
 
+/// A publication that a backend sends to itself. To be received by a receiver that is attached for it, under a process
+/// number of its own.
+pub struct Probe {
+    publication: Publication,
+    back: Mutex<Option<oneshot::Sender<()>>>,
+}
+
+impl Probe {
+    /// A probe that no other is taken for, and what tells that it is back.
+    pub fn new() -> (Arc<Self>, oneshot::Receiver<()>) {
+        let (back, arrived) = oneshot::channel();
+        let topic = format!("probe-{:032x}", rand::random::<u128>());
+        let message = Bytes::from_static(b"probe");
+        let publication = Publication { topic, message, order: None, class: Class::MustDeliver, except: None, close: None };
+        (Arc::new(Self { publication, back: Mutex::new(Some(back)) }), arrived)
+    }
+
+    /// The mount that it is published for; none has this name.
+    pub fn mount(&self) -> &'static str {
+        OWN_NAME
+    }
+
+    /// What is to be published.
+    pub fn publication(&self) -> &Publication {
+        &self.publication
+    }
+}
+
+impl Receiver for Probe {
+    fn receive(&self, mount: &str, publication: Publication) {
+        if mount == OWN_NAME
+            && publication == self.publication
+            && let Some(back) = self.back.lock().take()
+        {
+            // Whoever waited may have given up.
+            let _ = back.send(());
+        }
+    }
+}
+
 /// Why a backend does not work.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum PubSubError {
@@ -64,6 +107,7 @@ pub trait PubSub: Send + Sync + 'static {
     /// Takes a publication to the other processes, in the order of these calls. Never waits: a backend with a queue
     /// bounds it and reports in [`PubSub::ready`] when it overflows.
     fn publish(&self, process: u64, mount: &str, publication: &Publication);
-    /// Whether the backend works right now (asked by `/readyz`).
+    /// Whether the backend works right now (asked by `/readyz`): a publication of its own comes back on the way that
+    /// others take, see [`Probe`], and no queue has overflowed. The host bounds the wait.
     async fn ready(&self) -> Result<(), PubSubError>;
 }

@@ -34,6 +34,11 @@ impl Backlog {
         }
     }
 
+    /// Pieces that wait, and their bytes.
+    pub(crate) fn size(&self) -> (usize, usize) {
+        (self.pieces.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed))
+    }
+
     /// Waits until there is room for more.
     pub(crate) async fn room(&self) {
         wait_for(&self.shrunk, || self.has_room().then_some(())).await;

@@ -14,7 +14,8 @@ use super::imports::app::App;
 use super::plans::Plan;
 use super::revision::{Identity, Revision};
 use super::state::{State, bound};
-use super::{EMPTY_APP_COMPONENT, MountSettings, RuntimeError, RuntimeSettings};
+use super::{EMPTY_APP_COMPONENT, MountSettings, OWN_NAME, RuntimeError, RuntimeSettings};
+use crate::config::message::without_value;
 
 /// Time to check the settings of one mount.
 const CHECK_DEADLINE: Duration = Duration::from_secs(10);
@@ -25,6 +26,15 @@ pub struct Checker {
     pre: GuestPre<State>,
     component_digest: [u8; 32],
     settings: RuntimeSettings,
+}
+
+/// What a mount is, for whoever configures it.
+#[derive(Clone, Debug)]
+pub struct MountDescription {
+    /// Name, protocol, routes and listener on one line.
+    pub line: String,
+    /// Settings that have no effect, or a dangerous one.
+    pub warnings: Vec<String>,
 }
 
 /// A mount whose settings are valid.
@@ -39,6 +49,11 @@ impl Checked {
     /// Ready to run, under a number.
     pub(super) fn into_revision(self, number: u64) -> Arc<Revision> {
         Arc::new(Revision { number, plan: self.plan, app: self.app, pre: self.pre, identity: self.identity })
+    }
+
+    /// Settings that have no effect, or a dangerous one.
+    pub(super) fn warnings(&self, mount: &str) -> impl Iterator<Item = String> {
+        self.plan.warnings.iter().map(move |warning| format!("mount {mount:?}: {warning}"))
     }
 
     /// What it is made of.
@@ -72,8 +87,7 @@ impl Checker {
         let guest = self.pre.instantiate_async(&mut store).await.map_err(RuntimeError::component)?;
         let settings = serde_json::Value::Object(mount.settings.clone()).to_string();
         let checked = guest.syncline_sync_mounts().call_check(&mut store, &mount.protocol, &settings).await;
-        let plan =
-            checked.map_err(RuntimeError::component)?.map_err(|problems| RuntimeError::Settings { mount: mount.name.clone(), problems })?;
+        let plan = checked.map_err(RuntimeError::component)?.map_err(|problems| refused(mount, &problems))?;
         let (app, app_digest) = self.app(mount)?;
         let identity = Identity { component_digest: self.component_digest, app_digest, settings };
         Ok(Checked { plan, app: Arc::new(app), pre: self.pre.clone(), identity })
@@ -84,7 +98,10 @@ impl Checker {
         let mut all = Vec::with_capacity(mounts.len());
         let (mut names, mut routes) = (Vec::new(), HashMap::new());
         for mount in mounts {
-            if names.contains(&mount.name) || mount.name == "syncline" {
+            if mount.name == OWN_NAME {
+                return Err(RuntimeError::ReservedName(mount.name.clone()));
+            }
+            if names.contains(&mount.name) {
                 return Err(RuntimeError::SameName(mount.name.clone()));
             }
             names.push(mount.name.clone());
@@ -100,13 +117,14 @@ impl Checker {
         Ok(all)
     }
 
-    /// One line a mount: what it is and where it answers.
-    pub async fn describe_all(&self, mounts: &[MountSettings]) -> Result<Vec<String>, RuntimeError> {
+    /// What each mount is, and where it answers.
+    pub async fn describe_all(&self, mounts: &[MountSettings]) -> Result<Vec<MountDescription>, RuntimeError> {
         let checked = self.check_all(mounts).await?;
         let describe = |(mount, checked): (&MountSettings, Checked)| {
             let routes: Vec<_> =
                 checked.plan.routes.iter().map(|route| format!("{}{}", route.path, if route.prefix { "/…" } else { "" })).collect();
-            format!("mount {}: {} at {} on {}", mount.name, mount.protocol, routes.join(", "), mount.listen)
+            let line = format!("mount {}: {} at {} on {}", mount.name, mount.protocol, routes.join(", "), mount.listen);
+            MountDescription { line, warnings: checked.warnings(&mount.name).collect() }
         };
         Ok(mounts.iter().zip(checked).map(describe).collect())
     }
@@ -132,5 +150,19 @@ impl Checker {
         let pre = prepared.map_err(|error| failed(error.to_string()))?;
         let app = App::new(pre, self.settings.engine.instance_memory_bytes, self.settings.app_call_ms);
         Ok((app, Sha256::digest(&bytes).into()))
+    }
+}
+
+/// The error of settings that the component refused.
+fn refused(mount: &MountSettings, problems: &[String]) -> RuntimeError {
+    match problems {
+        // The protocol is no setting, but a key of the mount itself.
+        [problem] if problem.starts_with("protocol: ") && !mount.settings.contains_key("protocol") => {
+            RuntimeError::Protocol { mount: mount.name.clone(), problem: problem.clone() }
+        }
+        problems => {
+            let problems = problems.iter().map(|problem| without_value(problem)).collect();
+            RuntimeError::Settings { mount: mount.name.clone(), problems }
+        }
     }
 }

@@ -119,6 +119,11 @@ impl<E> Gate<E> {
         self.databases.entry(database.to_owned()).or_default().queue.push_back(call);
     }
 
+    /// Calls that have not passed yet.
+    pub fn calls_count(&self) -> usize {
+        self.calls.len()
+    }
+
     /// How many places a call has: the bundle that it is filling.
     pub fn places(&self, call: CallId) -> usize {
         self.calls.get(&call).map_or(0, |call| call.places.len())

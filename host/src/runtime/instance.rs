@@ -31,6 +31,9 @@ pub(crate) enum Invocation {
 }
 
 impl Invocation {
+    /// What [`Invocation::export`] may say.
+    pub(crate) const EXPORTS: &[&str] = &["start", "stop", "admit", "handle", "upgrade", "receive", "task", "closed", "deliver", "fire"];
+
     /// The export, for metrics and logs.
     pub(crate) fn export(&self) -> &'static str {
         match self {
@@ -178,6 +181,7 @@ pub(crate) struct InstancePool {
     memory_bytes: usize,
     keep_bytes: usize,
     /// How many may be busy at once.
+    busy_max: usize,
     busy: Semaphore,
     idle: Mutex<Vec<Instance>>,
 }
@@ -190,7 +194,7 @@ pub(crate) struct Lease<'a> {
 
 impl InstancePool {
     pub(crate) fn new(memory_bytes: usize, keep_bytes: usize, busy_max: usize) -> Self {
-        Self { memory_bytes, keep_bytes, busy: Semaphore::new(busy_max), idle: Mutex::default() }
+        Self { memory_bytes, keep_bytes, busy_max, busy: Semaphore::new(busy_max), idle: Mutex::default() }
     }
 
     /// An idle instance of a revision, or a new one; waits while too many are busy.
@@ -209,6 +213,11 @@ impl InstancePool {
         if !lease.instance.has_outgrown(self.keep_bytes) && Arc::ptr_eq(&lease.instance.revision, current) {
             self.idle.lock().push(lease.instance);
         }
+    }
+
+    /// How many are busy, and how many idle.
+    pub(crate) fn counts(&self) -> (usize, usize) {
+        (self.busy_max.saturating_sub(self.busy.available_permits()), self.idle.lock().len())
     }
 
     /// Lets all idle instances go.

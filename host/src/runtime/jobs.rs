@@ -138,6 +138,7 @@ impl Jobs {
                 return self.put_off(mount, job, cursor).await;
             }
             if next.is_none() {
+                mount.metrics.job(&mount.name, true);
                 // Forgotten before the next look, or it would fire again at once.
                 if let Err(error) = self.forget(job).await {
                     tracing::warn!(%error, job = job.name, "a job that is done could not be forgotten and will fire again");
@@ -150,6 +151,7 @@ impl Jobs {
     }
 
     async fn put_off(&self, mount: &Arc<MountCore>, job: &Job, cursor: Option<Vec<u8>>) {
+        mount.metrics.job(&mount.name, false);
         tracing::warn!(mount = mount.name, job = job.name, retry_ms = RETRY_MS, "a job failed and is tried again later");
         if let Err(error) = self.postpone(job, now_ms() + RETRY_MS, cursor).await {
             tracing::warn!(%error, "a job could not be put off");

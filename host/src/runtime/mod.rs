@@ -28,14 +28,17 @@ pub mod imports;
 mod instance;
 mod jobs;
 mod mount;
+mod observe;
 pub mod queue;
+mod ready;
 mod reload;
 mod revision;
 mod state;
 pub mod topics;
 
-pub use checker::Checker;
+pub use checker::{Checker, MountDescription};
 pub use engine::EngineSettings;
+pub use observe::MountStatus;
 pub use reload::{MountChange, Reloaded};
 
 pub(crate) use bindings::guest::exports::syncline::sync::{http, mounts as plans};
@@ -44,9 +47,12 @@ pub(crate) use connection::Connection;
 pub(crate) use mount::{CallFailed, MountCore, Upgraded};
 
 use checker::Checked;
-use instance::InstancePool;
+use instance::{InstancePool, Invocation};
 use jobs::Jobs;
 use mount::MountParts;
+
+/// Stands for the host itself where mounts have their names: no mount may have it.
+pub(crate) const OWN_NAME: &str = "syncline";
 
 /// The component that is built into the host.
 pub const GUEST_COMPONENT: &[u8] = include_bytes!(env!("SYNCLINE_GUEST_COMPONENT"));
@@ -70,6 +76,17 @@ pub enum RuntimeError {
         /// Each names its key.
         problems: Vec<String>,
     },
+    /// A mount names a protocol that the component does not speak.
+    #[error("mount {mount:?}: {problem}")]
+    Protocol {
+        /// The mount.
+        mount: String,
+        /// Names those that it speaks.
+        problem: String,
+    },
+    /// A mount is named as the host names what is its own.
+    #[error("a mount cannot be named {0:?}, which stands for the server itself; give it another `name`")]
+    ReservedName(String),
     /// Two mounts want the same route.
     #[error("mounts {first:?} and {second:?} both want {path:?} on {listen}")]
     Conflict {
@@ -198,6 +215,9 @@ impl Runtime {
     ) -> Result<Arc<Self>, RuntimeError> {
         let checker = Checker::new(component, settings.clone())?;
         let checked = checker.check_all(mounts).await?;
+        for warning in mounts.iter().zip(&checked).flat_map(|(mount, checked)| checked.warnings(&mount.name)) {
+            tracing::warn!("{warning}");
+        }
         let jobs = Arc::new(Jobs::open(&*backends.executor).await?);
         let runtime = Arc::new(Self {
             mounts: RwLock::default(),
@@ -239,6 +259,7 @@ impl Runtime {
             ),
             connection_ids: self.connection_ids.clone(),
         };
+        self.metrics.start_mount(&mount.name, Invocation::EXPORTS);
         let core = MountCore::new(parts, checked.into_revision(1));
         core.start(&core.revision()).await.map_err(|reason| RuntimeError::Start { mount: mount.name.clone(), reason })?;
         Ok(core)
@@ -258,20 +279,9 @@ impl Runtime {
         &self.metrics
     }
 
-    /// Asks every backend whether it works; what does not, by name.
-    pub async fn ready(&self) -> Vec<(&'static str, String)> {
-        let (executor, objects, keyvalue, pubsub) = tokio::join!(
-            self.backends.executor.ready(),
-            self.backends.storage.objects.ready(),
-            self.backends.storage.keyvalue.ready(),
-            self.backends.pubsub.ready(),
-        );
-        let mut problems = Vec::new();
-        problems.extend(executor.err().map(|error| ("executor", error.to_string())));
-        problems.extend(objects.err().map(|error| ("objects", error.to_string())));
-        problems.extend(keyvalue.err().map(|error| ("keyvalue", error.to_string())));
-        problems.extend(pubsub.err().map(|error| ("pubsub", error.to_string())));
-        problems
+    /// What the mounts stand on.
+    pub fn backends(&self) -> &Backends {
+        &self.backends
     }
 
     /// Ends all mounts: what was received is answered, sockets close, data is settled.

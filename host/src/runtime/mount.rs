@@ -108,8 +108,8 @@ pub(crate) struct MountCore {
     pub(super) deliveries: mpsc::UnboundedSender<DeliverJob>,
     executor: Arc<dyn Executor>,
     databases: tokio::sync::Mutex<HashMap<String, Arc<dyn Database>>>,
-    pool: InstancePool,
-    gate: Mutex<Gate<Effect>>,
+    pub(super) pool: InstancePool,
+    pub(super) gate: Mutex<Gate<Effect>>,
     /// Held while released effects are applied, so that they are applied in order.
     applying: Mutex<()>,
     settled: Notify,

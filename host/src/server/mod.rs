@@ -16,13 +16,16 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::runtime::{MountSettings, Reloaded, Runtime, RuntimeError};
+use crate::runtime::{MountSettings, Runtime};
 
+mod handle;
 mod operations;
 mod requests;
 mod routes;
 mod websocket;
 
+use handle::Listener;
+pub use handle::{Listening, ServerHandle};
 use routes::Routes;
 
 /// Time for a client to send the head of a request, and for an idle keep-alive connection.
@@ -54,10 +57,8 @@ pub struct ServerSettings {
 
 /// A running server.
 pub struct Server {
-    runtime: Arc<Runtime>,
+    handle: ServerHandle,
     addresses: Vec<SocketAddr>,
-    /// By the address as configured.
-    listeners: Vec<(String, Arc<Shared>)>,
     stop: watch::Sender<bool>,
     accepting: JoinSet<()>,
 }
@@ -101,7 +102,8 @@ impl Server {
         let (mut addresses, mut listeners, mut accepting) = (Vec::new(), Vec::new(), JoinSet::new());
         for (index, listen) in all.into_iter().enumerate() {
             let listener = bind(&listen).await.map_err(|error| ServerError::Listen { address: listen.clone(), error })?;
-            addresses.push(listener.local_addr().map_err(|error| ServerError::Listen { address: listen.clone(), error })?);
+            let address = listener.local_addr().map_err(|error| ServerError::Listen { address: listen.clone(), error })?;
+            addresses.push(address);
             let shared = Arc::new(Shared {
                 routes: RwLock::new(routes_on(&listen, &runtime)),
                 runtime: runtime.clone(),
@@ -110,22 +112,9 @@ impl Server {
                 stopping: stopping.clone(),
             });
             accepting.spawn(accept_all(listener, shared.clone()));
-            listeners.push((listen, shared));
+            listeners.push(Listener { listen, address, shared });
         }
-        Ok(Self { runtime, addresses, listeners, stop, accepting })
-    }
-
-    /// Exchanges component and mounts while sockets stay open. On an error everything goes on as it was. Listeners stay
-    /// as they are: a mount on another one needs a restart.
-    pub async fn reload(&self, component: &[u8], mounts: &[MountSettings]) -> Result<Reloaded, RuntimeError> {
-        if let Some(mount) = mounts.iter().find(|mount| !self.listeners.iter().any(|(listen, _)| *listen == mount.listen)) {
-            return Err(RuntimeError::NeedsRestart { mount: mount.name.clone(), what: "`listen`" });
-        }
-        let reloaded = self.runtime.reload(component, mounts).await?;
-        for (listen, shared) in &self.listeners {
-            *shared.routes.write() = routes_on(listen, &self.runtime);
-        }
-        Ok(reloaded)
+        Ok(Self { handle: ServerHandle { runtime, listeners: Arc::new(listeners) }, addresses, stop, accepting })
     }
 
     /// The addresses that are listened on, the main one first.
@@ -133,21 +122,22 @@ impl Server {
         &self.addresses
     }
 
-    /// The run time behind it.
-    pub fn runtime(&self) -> &Arc<Runtime> {
-        &self.runtime
+    /// What can be asked of it, also from elsewhere.
+    pub fn handle(&self) -> &ServerHandle {
+        &self.handle
     }
 
     /// Stops: no new connections, what was received is answered, sockets close, data is settled.
     pub async fn stop(mut self) {
         // Nobody may listen any more; that is no reason not to stop.
         let _ = self.stop.send(true);
-        self.runtime.stop().await;
+        self.handle.runtime.stop().await;
         let _ = tokio::time::timeout(HTTP_DRAIN, async { while self.accepting.join_next().await.is_some() {} }).await;
     }
 }
 
-async fn bind(listen: &str) -> std::io::Result<TcpListener> {
+/// Binds the first address of a name that can be had.
+pub(crate) async fn bind(listen: &str) -> std::io::Result<TcpListener> {
     let mut last = std::io::Error::new(std::io::ErrorKind::InvalidInput, "no such address");
     for address in tokio::net::lookup_host(listen).await? {
         let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
@@ -189,6 +179,7 @@ async fn serve_connection(stream: TcpStream, remote: SocketAddr, shared: Arc<Sha
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY could not be set");
     }
+    let _open = shared.runtime.metrics().http_connection();
     let mut stopping = shared.stopping.clone();
     let service = service_fn(move |request: Request<Incoming>| {
         // A task of its own: a client that goes away must not tear a call out of the middle of a transaction.

@@ -21,7 +21,7 @@ pub(crate) async fn answer(path: &str, method: &Method, headers: &HeaderMap, sha
         "/healthz" => json(StatusCode::OK, &serde_json::json!({"status": "ok"})),
         "/readyz" => ready(shared).await,
         _ if !may_administrate(headers, shared) => status(StatusCode::UNAUTHORIZED),
-        _ => metrics(shared),
+        _ => metrics(shared).await,
     })
 }
 
@@ -40,8 +40,8 @@ async fn ready(shared: &Shared) -> Answer {
     json(StatusCode::SERVICE_UNAVAILABLE, &serde_json::json!({"status": "unavailable", "failed": failed}))
 }
 
-fn metrics(shared: &Shared) -> Answer {
-    match shared.runtime.metrics().render() {
+async fn metrics(shared: &Shared) -> Answer {
+    match shared.runtime.metrics_text().await {
         Ok(text) => {
             let mut answer = Response::new(Full::new(Bytes::from(text)));
             answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; version=0.0.4"));

@@ -10,7 +10,7 @@
 //! is synced. The shard is the first byte of the key's hash; mount and key are encoded so that any text is safe. The
 //! name gives the key back unless the key is long; then the header does.
 
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, HashSet};
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -22,8 +22,10 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::freezer::{Freezer, FrozenView};
 use super::memory::{Clock, clamp_range, object_info, system_clock};
 use super::{ObjectInfo, Objects, StorageError};
+use crate::backup::{BackupError, Pinned, Target};
 use crate::executor::sqlite::folder::{FolderLock, NAME_BYTES_MAX, create_folder, decode_name, encode_name, hex, sync_folder};
 
 /// First bytes of a file; the digit is the format version.
@@ -37,6 +39,9 @@ const KEY_BYTES_MAX: usize = 240;
 
 const SUFFIX: &str = ".object";
 
+/// The folder in a data folder, by custom.
+const OBJECTS: &str = "objects";
+
 /// Beside the mounts: no encoded name has a dot.
 const TEMPORARY: &str = ".temporary";
 
@@ -49,6 +54,7 @@ struct Folder {
     path: PathBuf,
     temporary: PathBuf,
     temporary_next: AtomicU64,
+    freezer: Arc<Freezer>,
     clock: Clock,
     _lock: FolderLock,
 }
@@ -125,7 +131,7 @@ impl Folder {
         for entry in fs::read_dir(&temporary).map_err(write_error)? {
             fs::remove_file(entry.map_err(write_error)?.path()).map_err(write_error)?;
         }
-        Ok(Self { path, temporary, temporary_next: AtomicU64::new(0), clock, _lock: lock })
+        Ok(Self { path, temporary, temporary_next: AtomicU64::new(0), freezer: Arc::default(), clock, _lock: lock })
     }
 
     fn path_of_mount(&self, mount: &str) -> PathBuf {
@@ -189,7 +195,7 @@ impl Folder {
         create_folder(folder).map_err(write_error)?;
         let temporary = self.temporary_path();
         let written = write_synced(&temporary, &[MAGIC, &length.to_be_bytes(), &encoded, content])
-            .and_then(|()| fs::rename(&temporary, &path))
+            .and_then(|()| self.freezer.replace(&temporary, &path))
             .and_then(|()| sync_folder(folder));
         if let Err(error) = written {
             // If it is there at all, it is of no use; the next start would sweep it.
@@ -201,7 +207,7 @@ impl Folder {
 
     fn delete(&self, mount: &str, key: &str) -> Result<(), StorageError> {
         let path = self.path_of(mount, key);
-        match fs::remove_file(&path) {
+        match self.freezer.remove(&path) {
             Ok(()) => sync_folder(path.parent().unwrap_or(&self.path)).map_err(write_error),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(storage_error(error)),
@@ -286,6 +292,77 @@ fn key_of(path: &Path) -> Result<Option<String>, StorageError> {
     }
 }
 
+/// Files of objects below a folder, of all mounts.
+pub(crate) fn object_files(folder: &Path) -> Result<Vec<PathBuf>, StorageError> {
+    let mut files = Vec::new();
+    let hidden = |path: &Path| path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+    for mount in entries(folder)?.into_iter().filter(|path| !hidden(path)) {
+        for shard in entries(&mount)? {
+            files.extend(entries(&shard)?.into_iter().filter(|path| path.to_str().is_some_and(|path| path.ends_with(SUFFIX))));
+        }
+    }
+    Ok(files)
+}
+
+/// Reads an object's file: all of its header, and its content where that is to be compared with its hash. Blocks.
+pub(crate) fn verify_object(path: &Path, content: bool) -> Result<(), StorageError> {
+    let (mut file, header) = Folder::open_object(path)?;
+    if let Some(sha256) = header.sha256.filter(|_| content) {
+        let mut digest = Sha256::new();
+        let mut chunk = vec![0; 1 << 20];
+        loop {
+            match file.read(&mut chunk).map_err(storage_error)? {
+                0 => break,
+                length => digest.update(&chunk[..length]),
+            }
+        }
+        if hex(&digest.finalize()) != sha256 {
+            return Err(StorageError::Unavailable(format!("{} has another content than it was written with", path.display())));
+        }
+    }
+    Ok(())
+}
+
+/// All objects as they were at one moment.
+struct PinnedObjects {
+    folder: Arc<Folder>,
+    view: FrozenView,
+}
+
+impl PinnedObjects {
+    fn copy_file(&self, path: &Path, target: &mut Target) -> Result<(), BackupError> {
+        let failed = |error| BackupError::io(path, error);
+        let below = path.strip_prefix(&self.folder.path).map_err(|error| failed(io::Error::other(error)))?;
+        let relative = Path::new(OBJECTS).join(below);
+        let copy = target.place(&relative)?;
+        // A file of an object never changes: where the file system allows it, the backup shares it.
+        if self.view.link(path, &copy) {
+            return target.finished(&relative);
+        }
+        match self.view.open(path).map_err(failed)? {
+            Some(mut file) => target.copy(&mut file, &relative),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Pinned for PinnedObjects {
+    fn copy(self: Box<Self>, target: &mut Target) -> Result<(), BackupError> {
+        let failed = |error: StorageError| BackupError::Backend { backend: "objects", message: error.to_string() };
+        let mut listed: HashSet<PathBuf> = object_files(&self.folder.path).map_err(failed)?.into_iter().collect();
+        for path in &listed {
+            self.copy_file(path, target)?;
+        }
+        // What was removed before it could be listed.
+        for path in self.view.kept() {
+            if listed.insert(path.clone()) {
+                self.copy_file(&path, target)?;
+            }
+        }
+        Ok(())
+    }
+}
+
 #[async_trait]
 impl Objects for FileObjects {
     async fn head(&self, mount: &str, key: &str) -> Result<ObjectInfo, StorageError> {
@@ -308,6 +385,12 @@ impl Objects for FileObjects {
     async fn list(&self, mount: &str, prefix: &str, after: Option<&str>, limit: u32) -> Result<Vec<(String, ObjectInfo)>, StorageError> {
         let after = after.map(str::to_owned);
         self.run(mount, prefix, move |folder, mount, prefix| folder.list(mount, prefix, after.as_deref(), limit)).await
+    }
+
+    async fn pin(&self) -> Result<Box<dyn Pinned>, StorageError> {
+        let view = self.folder.freezer.freeze(self.folder.temporary.clone());
+        let view = view.ok_or_else(|| StorageError::Unavailable("another backup is under way".to_owned()))?;
+        Ok(Box::new(PinnedObjects { folder: Arc::clone(&self.folder), view }))
     }
 
     async fn ready(&self) -> Result<(), StorageError> {

@@ -10,12 +10,13 @@ use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 
 use super::{KeyValue, ObjectInfo, Objects, StorageError};
+use crate::backup::{NothingPinned, Pinned};
 
 /// Milliseconds since 1970, from wherever.
 pub(super) type Clock = Box<dyn Fn() -> u64 + Send + Sync>;
 
 /// The clock of the system.
-pub(super) fn system_clock() -> Clock {
+pub(crate) fn system_clock() -> Clock {
     Box::new(|| {
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX)
@@ -105,6 +106,10 @@ fn is_expired(fact: &Fact, now_ms: u64) -> bool {
 
 #[async_trait]
 impl KeyValue for MemoryKeyValue {
+    async fn pin(&self) -> Result<Box<dyn Pinned>, StorageError> {
+        Ok(Box::new(NothingPinned))
+    }
+
     async fn get(&self, mount: &str, key: &str) -> Result<Option<Vec<u8>>, StorageError> {
         Ok(self.with(mount, key, |facts, place, _| facts.get(&place).map(|fact| fact.value.clone())))
     }
@@ -194,6 +199,10 @@ impl MemoryObjects {
 
 #[async_trait]
 impl Objects for MemoryObjects {
+    async fn pin(&self) -> Result<Box<dyn Pinned>, StorageError> {
+        Ok(Box::new(NothingPinned))
+    }
+
     async fn head(&self, mount: &str, key: &str) -> Result<ObjectInfo, StorageError> {
         Ok(self.get(mount, key)?.0)
     }

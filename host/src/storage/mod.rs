@@ -8,7 +8,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use crate::backup::Pinned;
+
 pub mod files;
+mod freezer;
 pub mod memory;
 pub mod sqlite;
 
@@ -53,6 +56,10 @@ pub trait KeyValue: Send + Sync + 'static {
     async fn compare_and_set(&self, mount: &str, key: &str, expected: Option<Vec<u8>>, value: Vec<u8>) -> Result<bool, StorageError>;
     /// Keys with a prefix in order of their bytes, after one, at most `limit`.
     async fn keys(&self, mount: &str, prefix: &str, after: Option<&str>, limit: u32) -> Result<Vec<String>, StorageError>;
+    /// Pins a view of all facts for a backup.
+    async fn pin(&self) -> Result<Box<dyn Pinned>, StorageError> {
+        Err(StorageError::Unavailable("this backend is backed up by means of its own".into()))
+    }
     /// Whether the backend works right now (asked by `/readyz`).
     async fn ready(&self) -> Result<(), StorageError>;
 }
@@ -85,6 +92,10 @@ pub trait Objects: Send + Sync + 'static {
     async fn delete(&self, mount: &str, key: &str) -> Result<(), StorageError>;
     /// Objects with a prefix in order of the bytes of their keys, after one, at most `limit`.
     async fn list(&self, mount: &str, prefix: &str, after: Option<&str>, limit: u32) -> Result<Vec<(String, ObjectInfo)>, StorageError>;
+    /// Pins a view of all objects for a backup.
+    async fn pin(&self) -> Result<Box<dyn Pinned>, StorageError> {
+        Err(StorageError::Unavailable("this backend is backed up by means of its own".into()))
+    }
     /// Whether the backend works right now (asked by `/readyz`).
     async fn ready(&self) -> Result<(), StorageError>;
 }

@@ -15,12 +15,17 @@ use tokio::runtime::Handle;
 
 use super::memory::{Clock, counter_sum, system_clock};
 use super::{KeyValue, StorageError};
+use crate::backup::Pinned;
 use crate::executor::ExecutorError;
+use crate::executor::sqlite::backup::pin_file;
 use crate::executor::sqlite::connection::{FileFormat, open_file};
 use crate::executor::sqlite::folder::create_folder;
 use crate::executor::sqlite::statement::executor_error;
 
-const FORMAT: FileFormat = FileFormat { application: u32::from_be_bytes(*b"SYNk"), version: 1 };
+pub(crate) const FORMAT: FileFormat = FileFormat { application: u32::from_be_bytes(*b"SYNk"), version: 1 };
+
+/// The file in a data folder.
+pub(crate) const FILE: &str = "keyvalue.sqlite";
 
 /// After so many changes expired facts are swept and the log is copied back. SQLite's own default for the latter is
 /// 1000 pages, of which a change touches one or two.
@@ -54,6 +59,7 @@ pub struct SqliteKeyValue {
 }
 
 struct Shared {
+    folder: PathBuf,
     connection: Mutex<Connection>,
     /// For copying the log back while `connection` goes on.
     upkeep: Mutex<Connection>,
@@ -79,8 +85,9 @@ impl SqliteKeyValue {
     async fn open_at(data_folder: PathBuf, clock: Clock) -> Result<Self, StorageError> {
         let runtime = Handle::current();
         let opened = runtime.spawn_blocking(move || open_both(&data_folder)).await;
-        let (connection, upkeep) = opened.map_err(|error| StorageError::Unavailable(error.to_string()))??;
+        let (folder, connection, upkeep) = opened.map_err(|error| StorageError::Unavailable(error.to_string()))??;
         let shared = Arc::new(Shared {
+            folder,
             connection: Mutex::new(connection),
             upkeep: Mutex::new(upkeep),
             upkeep_runs: AtomicBool::new(false),
@@ -138,11 +145,12 @@ impl Shared {
     }
 }
 
-fn open_both(folder: &Path) -> Result<(Connection, Connection), StorageError> {
+fn open_both(folder: &Path) -> Result<(PathBuf, Connection, Connection), StorageError> {
     let failed = |error: std::io::Error| StorageError::Unavailable(format!("{}: {error}", folder.display()));
     create_folder(folder).map_err(failed)?;
     // Whole, so that SQLite never takes it for a URI.
-    let path = folder.canonicalize().map_err(failed)?.join("keyvalue.sqlite");
+    let folder = folder.canonicalize().map_err(failed)?;
+    let path = folder.join(FILE);
     let connection = open_file(&path, FORMAT).map_err(from_executor)?;
     // Nobody else holds the lock but another process, if there is one, and that for microseconds at a time.
     connection.busy_timeout(BUSY_MAX).map_err(storage_error)?;
@@ -150,7 +158,7 @@ fn open_both(folder: &Path) -> Result<(Connection, Connection), StorageError> {
     connection.execute_batch(SCHEMA).map_err(storage_error)?;
     let upkeep = open_file(&path, FORMAT).map_err(from_executor)?;
     upkeep.execute_batch("PRAGMA synchronous = NORMAL").map_err(storage_error)?;
-    Ok((connection, upkeep))
+    Ok((folder, connection, upkeep))
 }
 
 fn from_executor(error: ExecutorError) -> StorageError {
@@ -259,6 +267,13 @@ impl KeyValue for SqliteKeyValue {
             String::from_utf8(key.map_err(storage_error)?).map_err(|_| StorageError::Unavailable("a key is no text".to_owned()))
         };
         keys.map(text).collect()
+    }
+
+    async fn pin(&self) -> Result<Box<dyn Pinned>, StorageError> {
+        let folder = self.shared.folder.clone();
+        let pinned = self.runtime.spawn_blocking(move || pin_file(&folder, FILE)).await;
+        let pinned = pinned.map_err(|error| StorageError::Unavailable(error.to_string()))?;
+        Ok(Box::new(pinned.map_err(from_executor)?))
     }
 
     async fn ready(&self) -> Result<(), StorageError> {

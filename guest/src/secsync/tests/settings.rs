@@ -99,3 +99,23 @@ fn a_mount_that_is_not_enabled_has_no_route() {
     let plan = registry::check("secsync", r#"{"path": "", "ping_interval_ms": 0}"#).unwrap();
     assert_eq!((plan.routes[0].path.as_str(), plan.ping_ms), ("", None));
 }
+
+#[test]
+fn what_has_no_effect_or_a_dangerous_one_is_said_and_the_usual_is_not() {
+    let warnings = |settings: Json| registry::check("secsync", &settings.to_string()).unwrap().warnings;
+    let rules = json!([{"session_keys": ["*"], "documents": ["*"], "actions": ["read"]}]);
+    assert_eq!(warnings(json!({})), Vec::<String>::new());
+    assert_eq!(warnings(json!({"access": "policy", "policy": rules, "deny_ephemeral": "drop"})), Vec::<String>::new());
+    assert_eq!(warnings(json!({"broadcast_access": "policy", "policy": rules, "on_broadcast_denied": "close"})), Vec::<String>::new());
+    for (settings, key) in [
+        (json!({"policy": rules}), "policy: has no effect"),
+        (json!({"denyEphemeral": "drop"}), "deny_ephemeral: has no effect"),
+        (json!({"on_broadcast_denied": "close"}), "on_broadcast_denied: has no effect"),
+        (json!({"access": "policy"}), "access: nobody"),
+        (json!({"verify": {"signatures": false}}), "verify.signatures: off"),
+        (json!({"enabled": false}), "enabled: off"),
+    ] {
+        let said = warnings(settings);
+        assert!(matches!(said.as_slice(), [one] if one.starts_with(key)), "{said:?}");
+    }
+}

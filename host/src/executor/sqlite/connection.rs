@@ -43,7 +43,7 @@ pub(crate) struct FileFormat {
 }
 
 /// Databases of components.
-pub(super) const DATABASE_FORMAT: FileFormat = FileFormat { application: u32::from_be_bytes(*b"SYNd"), version: 1 };
+pub(crate) const DATABASE_FORMAT: FileFormat = FileFormat { application: u32::from_be_bytes(*b"SYNd"), version: 1 };
 
 /// Opens a file that is ours or new: an empty one is made ours, any other is refused before a byte of it changes.
 /// Write-ahead logging is on, and nothing else is set.

@@ -15,7 +15,10 @@ pub(crate) const NAME_BYTES_MAX: usize = 100;
 const NAME_BYTES_READABLE: usize = 30;
 
 /// What lies beside the mounts' folders in a data folder. A mount of that name gets another spelling.
-const NAMES_TAKEN: [&str; 2] = ["lock", "objects"];
+const NAMES_TAKEN: [&str; 3] = ["lock", "objects", "cache"];
+
+/// Folders beside the mounts' that hold no databases.
+pub(crate) const NOT_DATABASES: [&str; 2] = ["objects", "cache"];
 
 /// A name for a file or folder that stands for any text, and for that text alone, also where the file system does not
 /// tell upper from lower case. The result has no dot, so a suffix after a dot never meets another name.
@@ -91,6 +94,26 @@ pub(crate) fn create_folder(folder: &Path) -> io::Result<()> {
     sync_folder(above)
 }
 
+/// Bytes of the files in a folder; none where there is no folder. Files may come and go meanwhile.
+pub(crate) fn size_bytes(folder: &Path) -> io::Result<u64> {
+    let gone = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if gone(&error) => return Ok(0),
+        Err(error) => return Err(error),
+    };
+    let mut size_bytes = 0;
+    for entry in entries {
+        match entry?.metadata() {
+            Ok(metadata) if metadata.is_file() => size_bytes += metadata.len(),
+            Ok(_) => {}
+            Err(error) if gone(&error) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(size_bytes)
+}
+
 /// Makes the entries of a folder durable.
 pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
@@ -159,6 +182,7 @@ mod tests {
         assert_eq!(encode("%"), "%25");
         assert_eq!(encode("lock"), "%6Cock");
         assert_eq!(encode("objects"), "%6Fbjects");
+        assert_eq!(encode("cache"), "%63ache");
         assert_eq!(encode("lock2"), "lock2");
     }
 

@@ -24,13 +24,16 @@ use tokio::task::JoinSet;
 
 use self::file::{DatabaseFile, Opening, Turn};
 pub use self::folder::FolderError;
+pub(crate) use self::folder::NOT_DATABASES;
 use self::folder::{FolderLock, NAME_BYTES_MAX, create_folder, encode_name};
 use self::snapshot::SqliteSnapshot;
 use self::transaction::SqliteTransaction;
 use super::{
     Database, DatabaseInfo, DatabaseName, Dialect, Executor, ExecutorError, GroupObserver, Hold, Snapshot, Statement, Transaction, Value,
 };
+use crate::backup::Standstill;
 
+pub(crate) mod backup;
 pub(crate) mod connection;
 mod file;
 pub(crate) mod folder;
@@ -106,6 +109,8 @@ struct Inner {
     /// Held by every open file too: the folder is given back when nothing works in it any more.
     lock: Arc<FolderLock>,
     files: Mutex<Files>,
+    /// Held for reading while a file is opened, for writing while none may be.
+    opening: Arc<tokio::sync::RwLock<()>>,
 }
 
 #[derive(Default)]
@@ -146,7 +151,7 @@ impl SqliteExecutor {
         let (folder, lock) = taken?;
         settings.data_folder = folder;
         let lock = Arc::new(lock);
-        let inner = Arc::new(Inner { settings: Arc::new(settings), runtime, lock, files: Mutex::default() });
+        let inner = Arc::new(Inner { settings: Arc::new(settings), runtime, lock, files: Mutex::default(), opening: Arc::default() });
         inner.runtime.spawn(close_idle_files(Arc::downgrade(&inner), inner.settings.idle_close_ms));
         Ok(Self { inner, probe: tokio::sync::Mutex::new(None) })
     }
@@ -191,6 +196,7 @@ impl Inner {
 
     /// Opens a file. Blocks.
     fn open(&self, name: &DatabaseName, observer: Arc<dyn GroupObserver>) -> Result<Arc<DatabaseFile>, ExecutorError> {
+        let _opening = self.opening.blocking_read();
         {
             let mut files = self.files.lock();
             if files.closed {
@@ -233,6 +239,17 @@ impl Executor for SqliteExecutor {
             none => none.insert(Probe::open(self).await?),
         };
         probe.run().await
+    }
+
+    async fn stand_still(&self) -> Result<Standstill, ExecutorError> {
+        self.inner.stand_still().await
+    }
+
+    async fn size_bytes(&self, mount: &str) -> Result<Option<u64>, ExecutorError> {
+        let folder = self.inner.settings.data_folder.join(encode_name(mount, NAME_BYTES_MAX));
+        let sized = self.inner.runtime.spawn_blocking(move || folder::size_bytes(&folder)).await;
+        let failed = |error: &dyn std::fmt::Display| ExecutorError::Unavailable(error.to_string());
+        sized.map_err(|error| failed(&error))?.map(Some).map_err(|error| failed(&error))
     }
 
     async fn close(&self) {
@@ -292,7 +309,7 @@ impl GroupObserver for ProbeObserver {
 impl Probe {
     async fn open(executor: &SqliteExecutor) -> Result<Self, ExecutorError> {
         let (sender, settled) = watch::channel((0, true));
-        let name = DatabaseName { mount: "syncline".to_owned(), name: "ready".to_owned() };
+        let name = DatabaseName { mount: crate::runtime::OWN_NAME.to_owned(), name: "ready".to_owned() };
         let database = executor.open(&name, Arc::new(ProbeObserver(sender))).await?;
         Ok(Self { database, settled, number: 0 })
     }

@@ -45,5 +45,6 @@ pub fn plan(settings: &str) -> Result<Plan, Vec<String>> {
         concurrency: Concurrency::Shared,
         app_limits: Some(AppLimits { transaction_ms: None, task_ms: settings["task_ms"].as_u64(), memory_bytes: None }),
         auto_replies: Vec::new(),
+        warnings: Vec::new(),
     })
 }

@@ -1,0 +1,24 @@
+//! `syncline check-config`.
+
+use syncline::runtime::Checker;
+
+use super::ServeArguments;
+
+/// Says what is wrong with a configuration, or what it comes to.
+pub async fn run(arguments: ServeArguments) -> anyhow::Result<()> {
+    let config = arguments.config()?;
+    let mut warnings = config.check()?;
+    let mounts = config.mount_settings()?;
+    let mut settings = config.runtime_settings();
+    settings.cache = None;
+    let described = Checker::new(&config.component()?, settings)?.describe_all(&mounts).await?;
+    println!("the configuration is valid");
+    for mount in described {
+        println!("{}", mount.line);
+        warnings.extend(mount.warnings);
+    }
+    for warning in warnings {
+        println!("warning: {warning}");
+    }
+    Ok(())
+}

@@ -1,0 +1,79 @@
+//! The commands, one file each.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use clap::Subcommand;
+use syncline::control::{Answer, Command as Asked, ask};
+
+mod arguments;
+mod backup;
+mod check_config;
+mod doctor;
+mod inspect;
+mod restore;
+mod serve;
+
+pub use arguments::ServeArguments;
+
+/// What `syncline` can do.
+#[derive(Subcommand)]
+pub enum Command {
+    /// Serve (the default).
+    Serve(ServeArguments),
+    /// Check a configuration without touching anything.
+    CheckConfig(ServeArguments),
+    /// Show the component's imports and exports, the mounts, and the versions.
+    Inspect(ServeArguments),
+    /// Show how the server on the data folder is.
+    Status(ServeArguments),
+    /// Let the server on the data folder take over its changed configuration.
+    Reload(ServeArguments),
+    /// Copy all data into a new folder, while the server runs or not.
+    Backup(backup::BackupArguments),
+    /// Make a data folder of a backup.
+    Restore(restore::RestoreArguments),
+    /// Look whether a server can run, or runs, as it is configured.
+    Doctor(doctor::DoctorArguments),
+    /// Show the version.
+    Version,
+}
+
+/// Carries a command out.
+pub async fn run(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Serve(arguments) => serve::run(arguments).await,
+        Command::CheckConfig(arguments) => check_config::run(arguments).await,
+        Command::Inspect(arguments) => inspect::run(arguments).await,
+        Command::Status(arguments) => status(&arguments.config()?.data).await,
+        Command::Reload(arguments) => report(&answer(&arguments.config()?.data, &Asked::Reload).await?),
+        Command::Backup(arguments) => backup::run(arguments).await,
+        Command::Restore(arguments) => restore::run(arguments).await,
+        Command::Doctor(arguments) => doctor::run(arguments).await,
+        Command::Version => {
+            println!("syncline {}", env!("CARGO_PKG_VERSION"));
+            Ok(())
+        }
+    }
+}
+
+async fn answer(data: &Path, command: &Asked) -> anyhow::Result<Answer> {
+    ask(data, command).await.with_context(|| format!("data folder {}", data.display()))
+}
+
+/// Prints what a server did, or fails with what it says.
+fn report(answer: &Answer) -> anyhow::Result<()> {
+    if !answer.ok {
+        bail!("{}", answer.problems.join("\n"));
+    }
+    for line in &answer.report {
+        println!("{line}");
+    }
+    Ok(())
+}
+
+async fn status(data: &PathBuf) -> anyhow::Result<()> {
+    let status = answer(data, &Asked::Status).await?.status.context("the server does not say how it is")?;
+    println!("{}", serde_json::to_string_pretty(&status)?);
+    Ok(())
+}

@@ -1,0 +1,63 @@
+//! What can be asked of a running server from elsewhere.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Shared, routes_on};
+use crate::runtime::{MountSettings, Reloaded, Runtime, RuntimeError};
+
+/// A listener of a server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listening {
+    /// Where it listens, as a URL without a path.
+    pub url: String,
+    /// The mounts that it serves.
+    pub mounts: Vec<String>,
+}
+
+/// A server, for whoever does not own it.
+#[derive(Clone)]
+pub struct ServerHandle {
+    pub(super) runtime: Arc<Runtime>,
+    pub(super) listeners: Arc<Vec<Listener>>,
+}
+
+/// A listener with what its connections share.
+pub(super) struct Listener {
+    /// As configured.
+    pub(super) listen: String,
+    pub(super) address: SocketAddr,
+    pub(super) shared: Arc<Shared>,
+}
+
+impl ServerHandle {
+    /// The listeners and what they serve now, the main one first.
+    pub fn listeners(&self) -> Vec<Listening> {
+        let mounts = self.runtime.mounts();
+        let listening = |listener: &Listener| Listening {
+            url: format!("http://{}", listener.address),
+            mounts: mounts.iter().filter(|mount| mount.listen == listener.listen).map(|mount| mount.name.clone()).collect(),
+        };
+        self.listeners.iter().map(listening).collect()
+    }
+
+    /// The run time behind it.
+    pub fn runtime(&self) -> &Arc<Runtime> {
+        &self.runtime
+    }
+
+    /// Exchanges component and mounts while sockets stay open. On an error everything goes on as it was. Listeners stay
+    /// as they are: a mount on another one needs a restart.
+    pub async fn reload(&self, component: &[u8], mounts: &[MountSettings]) -> Result<Reloaded, RuntimeError> {
+        if let Some(mount) = mounts.iter().find(|mount| !self.listeners.iter().any(|listener| listener.listen == mount.listen)) {
+            return Err(RuntimeError::NeedsRestart { mount: mount.name.clone(), what: "`listen`" });
+        }
+        let reloaded = self.runtime.reload(component, mounts).await?;
+        for listener in self.listeners.iter() {
+            *listener.shared.routes.write() = routes_on(&listener.listen, &self.runtime);
+        }
+        Ok(reloaded)
+    }
+}
