@@ -67,8 +67,8 @@ pub(crate) struct Completed {
 
 /// What becomes of an upgrade.
 pub(crate) enum Upgraded {
-    /// The connection lives.
-    Accepted { connection: Arc<Connection>, subprotocol: Option<String>, headers: Vec<Header> },
+    /// The connection lives; `closing`: only to be told why not.
+    Accepted { connection: Arc<Connection>, subprotocol: Option<String>, headers: Vec<Header>, closing: bool },
     /// It stays HTTP.
     Refused(Box<http::Response>),
     /// The host answers by itself.
@@ -477,6 +477,7 @@ impl MountCore {
         match completed.answer {
             Answer::Upgrade(socket::UpgradeResult::Accept(accept)) => {
                 let mut start = accept.start;
+                let closing = start.close.is_some();
                 connection.end_upgrade(start.attachment.take());
                 let (released, after) = split(start);
                 let (permit, permitted) = oneshot::channel();
@@ -488,7 +489,7 @@ impl MountCore {
                     self.forget(connection.id);
                     return Upgraded::Host(upgrades.failed.clone());
                 }
-                Upgraded::Accepted { connection, subprotocol: accept.subprotocol, headers: accept.headers }
+                Upgraded::Accepted { connection, subprotocol: accept.subprotocol, headers: accept.headers, closing }
             }
             Answer::Upgrade(socket::UpgradeResult::Refuse(response)) => {
                 let released = self.finish_and_wait(completed.call, completed.bundles).await;
