@@ -107,6 +107,7 @@ impl Server {
     /// Listens for the mounts of a run time. The main listener comes first in [`Server::addresses`].
     pub async fn start(runtime: Arc<Runtime>, mounts: &[MountSettings], settings: ServerSettings) -> Result<Self, ServerError> {
         let (stop, stopping) = watch::channel(false);
+        set_budgets(&runtime, &settings.limits);
         let limiter = Limiter::new(settings.limits, settings.trusted_proxies, connections_possible());
         let mut all = vec![settings.listen.clone()];
         for mount in mounts {
@@ -149,6 +150,14 @@ impl Server {
         let _ = self.stop.send(true);
         self.handle.runtime.stop().await;
         let _ = tokio::time::timeout(HTTP_DRAIN, async { while self.accepting.join_next().await.is_some() {} }).await;
+    }
+}
+
+/// Gives each mount its budget, those too that a reload brought.
+fn set_budgets(runtime: &Runtime, limits: &Limits) {
+    let bytes = Some(limits.mount_queue_bytes).filter(|bytes| *bytes > 0);
+    for mount in runtime.mounts() {
+        mount.budget.set_limit(bytes.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(usize::MAX));
     }
 }
 

@@ -16,7 +16,7 @@ use super::{Shared, heads, operations, websocket};
 use crate::runtime::http::{Admission, BodyFailure, BodyIn, BodyOut, BodyPlan, Response as MountResponse};
 use crate::runtime::plans::Fallback;
 use crate::runtime::wit_types::{Header, RequestHead};
-use crate::runtime::{CallFailed, MountCore};
+use crate::runtime::{CallFailed, Charge, MountCore};
 
 /// Every answer of the server.
 pub(crate) type Answer = Response<Full<Bytes>>;
@@ -105,11 +105,20 @@ async fn of_mount(request: Request<Incoming>, visitor: &Visitor, mount: &Arc<Mou
         Ok(Admission::Accept(accept)) => accept,
         Err(error) => return fallback(error, mount),
     };
+    // What waits already must be gone before more is read.
+    if mount.budget.is_tight() && !body.is_end_stream() {
+        let mut answer = closing(StatusCode::SERVICE_UNAVAILABLE);
+        answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("5"));
+        return answer;
+    }
+    let mut held = mount.budget.charge(0);
     let body = match accept.body {
-        BodyPlan::Inline(bytes_max) => match read_inline(body, bytes_max.min(mount.plan().max_body_bytes), &visitor.flow).await {
-            Ok(body) => body,
-            Err(TooSlow) => return closing(StatusCode::REQUEST_TIMEOUT),
-        },
+        BodyPlan::Inline(bytes_max) => {
+            match read_inline(body, bytes_max.min(mount.plan().max_body_bytes), &visitor.flow, &mut held).await {
+                Ok(body) => body,
+                Err(TooSlow) => return closing(StatusCode::REQUEST_TIMEOUT),
+            }
+        }
         BodyPlan::Object(_) => {
             tracing::error!(mount = mount.name, "this host does not stream bodies into objects");
             BodyIn::Failed(BodyFailure::Unavailable)
@@ -125,7 +134,7 @@ async fn of_mount(request: Request<Incoming>, visitor: &Visitor, mount: &Arc<Mou
 struct TooSlow;
 
 /// Reads a body that may have so many bytes, no faster than the client may send and no slower than it must.
-async fn read_inline(mut body: Incoming, bytes_max: u64, flow: &Flow) -> Result<BodyIn, TooSlow> {
+async fn read_inline(mut body: Incoming, bytes_max: u64, flow: &Flow, held: &mut Charge) -> Result<BodyIn, TooSlow> {
     if body.size_hint().lower() > bytes_max {
         return Ok(BodyIn::Failed(BodyFailure::TooLarge));
     }
@@ -145,6 +154,7 @@ async fn read_inline(mut body: Incoming, bytes_max: u64, flow: &Flow) -> Result<
             return Ok(BodyIn::Failed(BodyFailure::TooLarge));
         }
         bytes.extend_from_slice(&data);
+        held.resize(bytes.len());
         pace.received(flow.now(), count);
         flow.take(0, count);
         if !flow.wait().is_zero() {

@@ -50,6 +50,8 @@ pub(super) struct Socket {
     pieces: VecDeque<Bytes>,
     tail: BytesMut,
     waiting_bytes: usize,
+    /// Of these at most so many are copies.
+    copied_bytes: usize,
     pong: Option<Vec<u8>>,
 }
 
@@ -61,17 +63,18 @@ impl Socket {
             pieces: VecDeque::new(),
             tail: BytesMut::new(),
             waiting_bytes: 0,
+            copied_bytes: 0,
             pong: None,
         }
     }
 
     /// Queues a frame.
     pub(super) fn queue(&mut self, frame: Outgoing) {
-        let before = self.tail.len();
-        let first_new = self.pieces.len();
+        let bytes = |socket: &Self| socket.tail.len() + socket.pieces.iter().map(Bytes::len).sum::<usize>();
+        let tail_before = self.tail.len();
         encode(frame, &mut self.pieces, &mut self.tail);
-        let split: usize = self.pieces.iter().skip(first_new).map(Bytes::len).sum();
-        self.waiting_bytes = self.waiting_bytes + split + self.tail.len() - before;
+        self.copied_bytes += self.tail.len().saturating_sub(tail_before);
+        self.waiting_bytes = bytes(self);
     }
 
     /// Answers a ping, at once or, where much waits to be written, later with the last of them.
@@ -88,9 +91,14 @@ impl Socket {
         self.waiting_bytes > 0 || self.pong.is_some()
     }
 
-    /// Memory of what waits to be written and of the message that is being read.
+    /// Bytes that wait to be written, and of the message that is being read.
     pub(super) fn held_bytes(&self) -> usize {
         self.waiting_bytes + self.decoder.held_bytes()
+    }
+
+    /// Those among them that nobody else counts: copies, and the message that is being read.
+    pub(super) fn uncounted_bytes(&self) -> usize {
+        self.copied_bytes + self.decoder.held_bytes()
     }
 
     /// Whether a message has begun that is not complete.
@@ -134,7 +142,7 @@ impl Socket {
             self.pieces.pop_front();
         }
         if self.pieces.is_empty() && self.tail.is_empty() {
-            (self.pieces, self.tail) = Default::default();
+            (self.pieces, self.tail, self.copied_bytes) = Default::default();
         }
     }
 

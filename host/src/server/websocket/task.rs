@@ -78,6 +78,8 @@ impl<'a> SocketTask<'a> {
 
     /// Serves the socket until it is gone; the close code.
     pub(super) async fn run(mut self) -> u16 {
+        let budget = &self.mount.budget;
+        let mut held = budget.charge(0);
         loop {
             if !self.socket.has_output() {
                 self.take_frames();
@@ -88,8 +90,11 @@ impl<'a> SocketTask<'a> {
                     return close.code;
                 }
             }
+            self.connection.set_socket_bytes(self.socket.held_bytes());
+            held.resize(self.socket.uncounted_bytes());
             let throttle = self.flow.wait();
-            let reading = throttle.is_zero() && self.connection.wants_input();
+            let tight = budget.is_tight();
+            let reading = throttle.is_zero() && !tight && self.connection.wants_input();
             let timer = self.next_timer(throttle, reading);
             let connection = self.connection.clone();
             let next = tokio::select! {
@@ -99,6 +104,7 @@ impl<'a> SocketTask<'a> {
                     Event::Received(received) => self.received(received),
                 },
                 () = connection.changed() => self.while_writing(),
+                () = budget.roomy(), if tight => Next::GoOn,
                 () = sleep_until(timer) => self.timer(reading),
             };
             match next {
