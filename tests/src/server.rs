@@ -8,6 +8,8 @@ use syncline::executor::Executor;
 use syncline::executor::sqlite::{SqliteExecutor, SqliteSettings};
 use syncline::pubsub::memory::MemoryPubSub;
 use syncline::runtime::{Backends, GUEST_COMPONENT, MountSettings, Reloaded, Runtime, RuntimeError, RuntimeSettings};
+use syncline::server::address::Network;
+use syncline::server::limits::Limits;
 use syncline::server::{Server, ServerSettings};
 use syncline::storage::Storage;
 use syncline::storage::memory::{MemoryKeyValue, MemoryObjects};
@@ -33,6 +35,10 @@ pub struct Setup {
     pub runtime: RuntimeSettings,
     /// For `/metrics`.
     pub admin_token: Option<String>,
+    /// What clients may take.
+    pub limits: Limits,
+    /// Proxies that are believed.
+    pub trusted_proxies: Vec<Network>,
     /// Data of an earlier server, to go on with.
     pub folder: Option<Arc<TempDir>>,
 }
@@ -45,6 +51,8 @@ impl Default for Setup {
             executor: None,
             runtime: RuntimeSettings { cache: Some(cache()), ..RuntimeSettings::default() },
             admin_token: None,
+            limits: Limits::default(),
+            trusted_proxies: Vec::new(),
             folder: None,
         }
     }
@@ -91,7 +99,12 @@ impl TestServer {
         let storage = Storage { keyvalue: Arc::new(MemoryKeyValue::new()), objects: Arc::new(MemoryObjects::new()) };
         let backends = Backends { executor, storage, pubsub: Arc::new(MemoryPubSub::default()) };
         let runtime = Runtime::start(&setup.component, setup.runtime, &setup.mounts, backends).await?;
-        let settings = ServerSettings { listen: "127.0.0.1:0".into(), admin_token: setup.admin_token };
+        let settings = ServerSettings {
+            listen: "127.0.0.1:0".into(),
+            admin_token: setup.admin_token,
+            limits: setup.limits,
+            trusted_proxies: setup.trusted_proxies,
+        };
         let server = Server::start(runtime, &setup.mounts, settings).await?;
         let address = server.addresses()[0];
         Ok(Self { address, server: Some(server), folder })

@@ -3,6 +3,7 @@
 use std::io::Write as _;
 use std::sync::Arc;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use syncline::config::{Config, LogConfig, LogFormat, log_filter};
 use syncline::control::{ControlServer, Controlled, Reload};
 use syncline::runtime::{Reloaded, Runtime};
@@ -22,6 +23,7 @@ pub async fn run(arguments: ServeArguments) -> anyhow::Result<()> {
     for warning in warnings {
         tracing::warn!("{warning}");
     }
+    raise_descriptor_limit();
     let mounts = config.mount_settings()?;
     let server_settings = config.server_settings()?;
     let data = config.take_data_folder()?;
@@ -53,6 +55,14 @@ pub async fn run(arguments: ServeArguments) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Many systems start a process with few file descriptors that it may raise itself; each connection takes one.
+fn raise_descriptor_limit() {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        tracing::warn!(%error, "the limit of file descriptors could not be raised");
+    }
 }
 
 /// Reloads on SIGHUP and for the control socket; what came of it is logged too.

@@ -18,6 +18,7 @@ use crate::storage::Storage;
 
 mod backlog;
 pub(crate) mod bindings;
+mod budget;
 mod checker;
 mod connection;
 mod effect;
@@ -43,6 +44,7 @@ pub use reload::{MountChange, Reloaded};
 
 pub(crate) use bindings::guest::exports::syncline::sync::{http, mounts as plans};
 pub(crate) use bindings::guest::syncline::host::types as wit_types;
+pub(crate) use budget::Charge;
 pub(crate) use connection::Connection;
 pub(crate) use mount::{CallFailed, MountCore, Upgraded};
 

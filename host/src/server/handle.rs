@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Shared, routes_on};
+use super::{Shared, routes_on, set_budgets};
 use crate::runtime::{MountSettings, Reloaded, Runtime, RuntimeError};
 
 /// A listener of a server.
@@ -56,6 +56,7 @@ impl ServerHandle {
         }
         let reloaded = self.runtime.reload(component, mounts).await?;
         for listener in self.listeners.iter() {
+            set_budgets(&self.runtime, &listener.shared.limiter.limits);
             *listener.shared.routes.write() = routes_on(&listener.listen, &self.runtime);
         }
         Ok(reloaded)

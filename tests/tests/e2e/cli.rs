@@ -32,7 +32,7 @@ async fn fails(arguments: &[&str], words: &[&str]) {
     assert!(!text.contains("panicked"), "{text}");
 }
 
-fn write(folder: &TempDir, name: &str, text: &str) -> String {
+pub(crate) fn write(folder: &TempDir, name: &str, text: &str) -> String {
     let path = folder.path().join(name);
     std::fs::write(&path, text).expect("files can be written");
     path.to_str().expect("paths are text").to_owned()
@@ -50,13 +50,13 @@ fn with_compiled_code(data: &Path) {
     std::os::unix::fs::symlink(shared, data.join("cache")).expect("links can be made");
 }
 
-fn data_folder() -> TempDir {
+pub(crate) fn data_folder() -> TempDir {
     let folder = folder();
     with_compiled_code(folder.path());
     folder
 }
 
-fn path_of(folder: &TempDir) -> &str {
+pub(crate) fn path_of(folder: &TempDir) -> &str {
     folder.path().to_str().expect("paths are text")
 }
 
