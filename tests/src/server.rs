@@ -49,7 +49,7 @@ impl Default for Setup {
             component: GUEST_COMPONENT.to_vec(),
             mounts: vec![secsync_mount("secsync", json!({}))],
             executor: None,
-            runtime: RuntimeSettings { cache: Some(cache()), ..RuntimeSettings::default() },
+            runtime: RuntimeSettings { cache: Some(compilation_cache()), ..RuntimeSettings::default() },
             admin_token: None,
             limits: Limits::default(),
             trusted_proxies: Vec::new(),
@@ -59,7 +59,7 @@ impl Default for Setup {
 }
 
 /// Compiled code is shared by all tests: compiling the component takes longer than most of them.
-fn cache() -> std::path::PathBuf {
+pub fn compilation_cache() -> std::path::PathBuf {
     std::env::temp_dir().join("syncline-tests-cache")
 }
 

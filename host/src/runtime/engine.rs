@@ -12,10 +12,6 @@ use super::RuntimeError;
 use super::bindings::{app, guest};
 use super::state::{AppState, State};
 
-/// How often the epoch grows: how finely a deadline is kept, and how long a busy call keeps a thread before it lets
-/// others run.
-const EPOCH_TICK: Duration = Duration::from_millis(10);
-
 /// Limits of the engine.
 #[derive(Clone, Debug)]
 pub struct EngineSettings {
@@ -25,11 +21,15 @@ pub struct EngineSettings {
     pub instance_keep_bytes: usize,
     /// Instances of all mounts together, app instances included.
     pub instances: u32,
+    /// How often a call that computes is looked at: how finely its deadline is kept, and how long it keeps a thread before
+    /// it lets others run (10 ms). None: never, so that a call takes the same course every time; for simulations, where
+    /// no call computes for ever.
+    pub tick: Option<Duration>,
 }
 
 impl Default for EngineSettings {
     fn default() -> Self {
-        Self { instance_memory_bytes: 256 << 20, instance_keep_bytes: 64 << 20, instances: 256 }
+        Self { instance_memory_bytes: 256 << 20, instance_keep_bytes: 64 << 20, instances: 256, tick: Some(Duration::from_millis(10)) }
     }
 }
 
@@ -52,7 +52,9 @@ impl RuntimeEngine {
     pub fn new(settings: &EngineSettings, cache: Option<&Path>) -> Result<Self, RuntimeError> {
         let engine = Engine::new(&engine_config(settings, cache)?).map_err(RuntimeError::engine)?;
         let stop_ticking = Arc::new(AtomicBool::new(false));
-        tick(engine.weak(), Arc::downgrade(&stop_ticking));
+        if let Some(interval) = settings.tick {
+            tick(engine.weak(), interval, Arc::downgrade(&stop_ticking));
+        }
 
         let mut guest_linker = Linker::<State>::new(&engine);
         wasmtime_wasi::p2::add_to_linker_async(&mut guest_linker).map_err(RuntimeError::engine)?;
@@ -113,10 +115,10 @@ fn engine_config(settings: &EngineSettings, cache: Option<&Path>) -> Result<Conf
 
 /// Grows the epoch for as long as the engine lives, on a thread of its own: a busy runtime must not stop the clock
 /// that stops it.
-fn tick(engine: wasmtime::EngineWeak, stop: Weak<AtomicBool>) {
+fn tick(engine: wasmtime::EngineWeak, interval: Duration, stop: Weak<AtomicBool>) {
     let run = move || {
         while stop.upgrade().is_some_and(|stop| !stop.load(Ordering::Relaxed)) {
-            std::thread::sleep(EPOCH_TICK);
+            std::thread::sleep(interval);
             match engine.upgrade() {
                 Some(engine) => engine.increment_epoch(),
                 None => break,

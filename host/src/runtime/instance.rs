@@ -1,10 +1,11 @@
 //! Instances of the component: each serves one call at a time, and many one after the other.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::Instant;
 use wasmtime::Store;
 
 use super::bindings::guest::Guest;
@@ -202,14 +203,19 @@ impl InstancePool {
         let permit = self.busy.acquire().await?;
         let idle = if fresh { None } else { self.idle.lock().pop_if(|instance| Arc::ptr_eq(&instance.revision, revision)) };
         let instance = match idle {
-            Some(instance) => instance,
+            Some(mut instance) => {
+                instance.store.data_mut().serve(Some(mount.clone()));
+                instance
+            }
             None => Instance::new(mount, revision, self.memory_bytes).await?,
         };
         Ok(Lease { instance, _permit: permit })
     }
 
     /// Takes an instance back for the next call, unless it has grown too large or another revision runs now.
-    pub(crate) fn give_back(&self, lease: Lease<'_>, current: &Arc<Revision>) {
+    pub(crate) fn give_back(&self, mut lease: Lease<'_>, current: &Arc<Revision>) {
+        // An idle instance holds no mount: the mount holds it, and neither would ever go.
+        lease.instance.store.data_mut().serve(None);
         if !lease.instance.has_outgrown(self.keep_bytes) && Arc::ptr_eq(&lease.instance.revision, current) {
             self.idle.lock().push(lease.instance);
         }

@@ -1,11 +1,12 @@
 //! Durable jobs (`pubsub.schedule`), kept in a database of the host's own, so that they live where the data lives.
 
 use std::sync::{Arc, Weak};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 
 use super::Runtime;
+use super::environment::Environment;
 use super::instance::{Answer, Invocation};
 use super::mount::MountCore;
 use crate::executor::durable::DurableDatabase;
@@ -21,6 +22,7 @@ const STEPS_MAX: usize = 1000;
 /// The jobs of all mounts.
 pub(crate) struct Jobs {
     database: DurableDatabase,
+    environment: Arc<dyn Environment>,
     changed: Notify,
 }
 
@@ -37,10 +39,10 @@ struct Job {
 
 impl Jobs {
     /// Opens (and creates) the jobs of an executor.
-    pub(crate) async fn open(executor: &dyn Executor) -> Result<Self, ExecutorError> {
+    pub(crate) async fn open(executor: &dyn Executor, environment: Arc<dyn Environment>) -> Result<Self, ExecutorError> {
         let database = DurableDatabase::open(executor, "jobs").await?;
         let bytes = if database.database().info().dialect == Dialect::Postgres { "BYTEA" } else { "BLOB" };
-        let jobs = Self { database, changed: Notify::new() };
+        let jobs = Self { database, environment, changed: Notify::new() };
         let create = format!(
             "CREATE TABLE IF NOT EXISTS {{}}jobs (mount TEXT NOT NULL, name TEXT NOT NULL, due BIGINT NOT NULL, payload {bytes} NOT NULL, \
              cursor {bytes}, version BIGINT NOT NULL, PRIMARY KEY (mount, name))"
@@ -55,7 +57,7 @@ impl Jobs {
             "INSERT INTO {}jobs (mount, name, due, payload, cursor, version) VALUES (?, ?, ?, ?, NULL, ?) \
              ON CONFLICT (mount, name) DO UPDATE \
              SET due = excluded.due, payload = excluded.payload, cursor = NULL, version = excluded.version",
-            vec![mount.into(), name.into(), time(due_ms), Value::Blob(payload), Value::Integer(rand::random())],
+            vec![mount.into(), name.into(), time(due_ms), Value::Blob(payload), Value::Integer(self.environment.random().cast_signed())],
         );
         self.database.write(&[insert]).await?;
         self.changed.notify_one();
@@ -109,11 +111,11 @@ impl Jobs {
     pub(crate) async fn run(self: Arc<Self>, runtime: Weak<Runtime>) {
         while let Some(current) = runtime.upgrade() {
             let wait = match self.next(&current).await {
-                Ok(Some((job, mount))) if job.due_ms <= now_ms() => {
+                Ok(Some((job, mount))) if job.due_ms <= self.environment.now_ms() => {
                     self.fire(&mount, &job).await;
                     continue;
                 }
-                Ok(Some((job, _))) => Duration::from_millis(job.due_ms.saturating_sub(now_ms())).min(LOOK_AGAIN),
+                Ok(Some((job, _))) => Duration::from_millis(job.due_ms.saturating_sub(self.environment.now_ms())).min(LOOK_AGAIN),
                 Ok(None) => LOOK_AGAIN,
                 Err(error) => {
                     tracing::warn!(%error, "jobs cannot be read now");
@@ -153,7 +155,7 @@ impl Jobs {
     async fn put_off(&self, mount: &Arc<MountCore>, job: &Job, cursor: Option<Vec<u8>>) {
         mount.metrics.job(&mount.name, false);
         tracing::warn!(mount = mount.name, job = job.name, retry_ms = RETRY_MS, "a job failed and is tried again later");
-        if let Err(error) = self.postpone(job, now_ms() + RETRY_MS, cursor).await {
+        if let Err(error) = self.postpone(job, self.environment.now_ms() + RETRY_MS, cursor).await {
             tracing::warn!(%error, "a job could not be put off");
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
@@ -174,11 +176,6 @@ impl Jobs {
         }
         Statement { sql, parameters }
     }
-}
-
-/// Milliseconds since 1970.
-pub(crate) fn now_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX))
 }
 
 fn time(milliseconds: u64) -> Value {

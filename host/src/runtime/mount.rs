@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
-use rand::RngExt as _;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::time::Instant;
 
 use super::backlog::{Backlog, wait_for};
 use super::bindings::guest::exports::syncline::sync::mounts::{Closes, UpgradeAnswer};
@@ -18,6 +18,7 @@ use super::bindings::guest::syncline::host::types::{Header, RequestHead};
 use super::budget::{Budget, IMPATIENCE, TIGHT_PATIENCE};
 use super::connection::{Connection, split};
 use super::effect::{Deferred, Effect};
+use super::environment::Environment;
 use super::fanout::DeliverJob;
 use super::gate::{CallId, Gate, Release};
 use super::instance::{Answer, InstancePool, Invocation};
@@ -91,6 +92,7 @@ pub(crate) struct MountParts {
     pub(crate) jobs: Arc<Jobs>,
     pub(crate) pubsub: Arc<dyn PubSub>,
     pub(crate) process: u64,
+    pub(crate) environment: Arc<dyn Environment>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) pool: InstancePool,
     pub(crate) connection_ids: Arc<AtomicU64>,
@@ -105,6 +107,7 @@ pub(crate) struct MountCore {
     pub(crate) jobs: Arc<Jobs>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) runtime: Handle,
+    pub(crate) environment: Arc<dyn Environment>,
     revision: RwLock<Arc<Revision>>,
     pub(super) pubsub: Arc<dyn PubSub>,
     pub(super) process: u64,
@@ -142,6 +145,7 @@ impl MountCore {
             jobs: parts.jobs,
             metrics: parts.metrics,
             runtime: Handle::current(),
+            environment: parts.environment,
             pubsub: parts.pubsub,
             process: parts.process,
             topics: Mutex::default(),
@@ -254,7 +258,7 @@ impl MountCore {
                         return Err(CallFailed::NotDurable);
                     }
                     reruns += 1;
-                    let pause_us = rand::rng().random_range(0..(500_u64 << reruns.min(8)));
+                    let pause_us = self.environment.random() % (500 << reruns.min(8));
                     tokio::time::sleep(Duration::from_micros(pause_us)).await;
                 }
                 (answer, call) => {
@@ -595,7 +599,8 @@ impl MountCore {
         if let Ok(completed) = self.run(&Invocation::Stop, self.call_deadline()).await {
             let _ = self.finish_and_wait(completed.call, completed.bundles).await;
         }
-        let connections: Vec<_> = self.connections.read().values().cloned().collect();
+        let mut connections: Vec<_> = self.connections.read().values().cloned().collect();
+        connections.sort_by_key(|connection| connection.id);
         for connection in &connections {
             connection.drain();
         }

@@ -332,7 +332,8 @@ impl<I> ConnectionQueue<I> {
             self.send_arrival(arrival);
         }
         for frame in released.send {
-            if !self.gone {
+            // Behind a close nothing follows: what stood before the answer may have been dropped.
+            if !self.gone && self.close.is_none() {
                 self.own_bytes += frame.len();
                 self.outbox.push_back(Outgoing::Answer(frame));
             }

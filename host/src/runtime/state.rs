@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Instant;
 
+use tokio::time::Instant;
 use wasmtime::component::ResourceTable;
 use wasmtime::{ResourceLimiter, Store, StoreContextMut, UpdateDeadline};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use super::effect::Effect;
+use super::environment::{Environment, wasi_context};
 use super::gate::CallId;
 use super::imports::app::{App, AppInstance};
 use super::mount::MountCore;
@@ -109,13 +110,14 @@ impl Call {
 impl State {
     /// The data of a new store.
     pub(crate) fn new(mount: Arc<MountCore>, app: Arc<App>, memory_bytes: usize) -> Self {
-        Self { mount: Some(mount), app_code: Some(app), ..Self::unbound(memory_bytes) }
+        let unbound = Self::unbound(&mount.environment, memory_bytes);
+        Self { mount: Some(mount), app_code: Some(app), ..unbound }
     }
 
     /// The data of a store that serves no mount: settings can be checked with it.
-    pub(crate) fn unbound(memory_bytes: usize) -> Self {
+    pub(crate) fn unbound(environment: &Arc<dyn Environment>, memory_bytes: usize) -> Self {
         Self {
-            wasi: wasi_context(),
+            wasi: wasi_context(environment),
             table: ResourceTable::new(),
             limits: MemoryLimit::new(memory_bytes),
             mount: None,
@@ -124,6 +126,11 @@ impl State {
             app: None,
             deadline: Instant::now(),
         }
+    }
+
+    /// The instance serves a mount from now on, or none.
+    pub(crate) fn serve(&mut self, mount: Option<Arc<MountCore>>) {
+        self.mount = mount;
     }
 
     /// The mount that this instance serves. Without one there are no imports: whoever uses them traps.
@@ -170,8 +177,9 @@ pub struct AppState {
 }
 
 impl AppState {
-    pub(crate) fn new(memory_bytes: usize) -> Self {
-        Self { wasi: wasi_context(), table: ResourceTable::new(), limits: MemoryLimit::new(memory_bytes), deadline: Instant::now() }
+    pub(crate) fn new(environment: &Arc<dyn Environment>, memory_bytes: usize) -> Self {
+        let (wasi, limits) = (wasi_context(environment), MemoryLimit::new(memory_bytes));
+        Self { wasi, table: ResourceTable::new(), limits, deadline: Instant::now() }
     }
 }
 
@@ -217,11 +225,6 @@ pub(crate) fn bound<T: Bounded>(store: &mut Store<T>) {
             Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
         }
     });
-}
-
-/// Nothing but clocks, random numbers and standard error for messages of a panic.
-fn wasi_context() -> WasiCtx {
-    WasiCtx::builder().inherit_stderr().build()
 }
 
 /// Bounds what an instance may take, and remembers what it took.

@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 
 use crate::commits::{Commits, Fate};
 use crate::documents::{create, open, saved, signature};
-use crate::executor::{FaultyExecutor, Point, Verdict};
+use syncline_tests::faulty_executor::{FaultyExecutor, Point, Verdict};
 use crate::lost::server;
 
 /// The loser of a race has seen the winner's snapshot before it is refused, also when it has sent more meanwhile.
