@@ -30,6 +30,7 @@ pub mod imports;
 pub mod in_process;
 mod instance;
 mod jobs;
+mod local;
 mod mount;
 mod observe;
 pub mod queue;
@@ -41,6 +42,7 @@ pub mod topics;
 
 pub use checker::{Checker, MountDescription};
 pub use engine::EngineSettings;
+pub use local::{LocalConnection, LocalConnectionRefused};
 pub use observe::MountStatus;
 pub use reload::{MountChange, Reloaded};
 

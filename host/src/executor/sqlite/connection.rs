@@ -11,8 +11,8 @@ use rusqlite::limits::Limit;
 use rusqlite::{Connection, OpenFlags};
 use tokio::time::Instant;
 
-use super::OnOpen;
 use super::statement::executor_error;
+use super::{OnOpen, Synchronous};
 use crate::executor::ExecutorError;
 
 /// How long SQLite waits for a lock that somebody else holds. Within the process nobody holds one for longer than the
@@ -155,10 +155,14 @@ pub(super) struct Link {
 
 impl Link {
     /// Opens the writer of a file, making the file where there is none.
-    pub(super) fn open_writer(path: &Path, on_open: Option<&OnOpen>) -> Result<Self, ExecutorError> {
+    pub(super) fn open_writer(path: &Path, synchronous: Synchronous, on_open: Option<&OnOpen>) -> Result<Self, ExecutorError> {
         let mut connection = open_file(path, DATABASE_FORMAT)?;
+        let synchronous = match synchronous {
+            Synchronous::Full => "FULL",
+            Synchronous::Off => "OFF",
+        };
         let settings = format!(
-            "PRAGMA synchronous = FULL; PRAGMA fullfsync = ON; PRAGMA foreign_keys = ON; PRAGMA journal_size_limit = {LOG_BYTES_KEPT}"
+            "PRAGMA synchronous = {synchronous}; PRAGMA fullfsync = ON; PRAGMA foreign_keys = ON; PRAGMA journal_size_limit = {LOG_BYTES_KEPT}"
         );
         connection.execute_batch(&settings).map_err(executor_error)?;
         if let Some(on_open) = on_open {

@@ -281,7 +281,7 @@ fn open_writer(path: &Path, settings: &SqliteSettings) -> Result<Link, ExecutorE
     let folder = path.parent().unwrap_or(Path::new("."));
     create_folder(folder).map_err(failed)?;
     let new = !path.exists();
-    let link = Link::open_writer(path, settings.on_open.as_ref())?;
+    let link = Link::open_writer(path, settings.synchronous, settings.on_open.as_ref())?;
     if new {
         sync_folder(folder).map_err(failed)?;
     }

@@ -1,0 +1,275 @@
+//! The cases of secsync.
+
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use crate::children::Raw;
+use crate::context::Context;
+use crate::load::{Contestant, Loaded, micros, open_loop};
+use crate::machine::{self, Cpu};
+use crate::report::{Case, Entry, Sample};
+use crate::server::{PLAIN, Server, Settings, syncline_command};
+
+pub mod frames;
+mod logic;
+pub mod targets;
+mod workers;
+
+use workers::{FanOut, Loader, Writer};
+
+/// With how many connections and documents updates are written.
+const WRITES: [(usize, usize); 5] = [(1, 1), (16, 1), (16, 16), (64, 1), (64, 64)];
+/// Readers of a fan-out.
+const READERS: [usize; 3] = [50, 200, 500];
+/// Updates of a document that is loaded.
+const LOADED_UPDATES: [u64; 3] = [30, 300, 3000];
+/// Updates signed beforehand for each connection, or for the logic alone, a second of each round.
+const SIGNED_PER_SECOND: u64 = 600;
+/// What the mount is served by, when nothing else is said.
+const SYNCLINE: &str = "syncline";
+
+/// Runs all cases that are asked for.
+pub async fn run(context: &mut Context) -> anyhow::Result<()> {
+    for (connections, documents) in WRITES {
+        writes(context, connections, documents).await?;
+    }
+    open_writes(context).await?;
+    signatures(context).await?;
+    component(context).await?;
+    for updates in LOADED_UPDATES {
+        loads(context, updates).await?;
+    }
+    for readers in READERS {
+        fan_out(context, readers).await?;
+    }
+    ephemeral(context).await?;
+    idle(context).await?;
+    start(context).await?;
+    growth(context).await
+}
+
+/// The name of a case of [`WRITES`].
+fn writes_name(connections: usize, documents: usize) -> String {
+    let plural = if documents == 1 { "" } else { "s" };
+    format!("secsync/updates, {connections} in flight, {documents} document{plural}")
+}
+
+async fn writes(context: &mut Context, connections: usize, documents: usize) -> anyhow::Result<()> {
+    let name = writes_name(connections, documents);
+    if !context.wants(&name) {
+        return Ok(());
+    }
+    let disk = context.disk();
+    let ours = Server::syncline(disk, PLAIN).await?;
+    let undurable = Server::syncline(disk, Settings { durable: false, ..PLAIN }).await?;
+    let peer = Server::peer(disk, PLAIN).await?;
+    let contestants: Vec<Box<dyn Contestant>> = vec![
+        Box::new(Loaded::new(&ours, Writer::many(&ours, connections, documents, 0).await?)),
+        Box::new(Loaded::new(&undurable, Writer::many(&undurable, connections, documents, 0).await?)),
+        Box::new(Loaded::new(&peer, Writer::many(&peer, connections, documents, 0).await?)),
+        Box::new(Raw::start(disk, connections)?),
+    ];
+    context.compare(&name, "an update, acknowledged (and sent to the others on its document)", contestants).await
+}
+
+async fn open_writes(context: &mut Context) -> anyhow::Result<()> {
+    let name = "secsync/updates, open loop at half of the saturated rate, 64 connections, 64 documents";
+    if !context.wants(name) {
+        return Ok(());
+    }
+    let mut entries = Vec::new();
+    for peer in [false, true] {
+        let server = if peer { Server::peer(context.disk(), PLAIN).await? } else { Server::syncline(context.disk(), PLAIN).await? };
+        let mut saturated = Loaded::new(&server, Writer::many(&server, 64, 64, 0).await?);
+        saturated.round(context.window / 2).await?;
+        let rate = saturated.round(context.window).await?.rate / 2.0;
+        let mut samples = Vec::new();
+        for _ in 0..context.rounds {
+            let connections = Writer::many(&server, 64, 64, 0).await?.into_iter().map(Writer::open).collect();
+            samples.push(open_loop(&server, connections, rate, context.window).await?);
+        }
+        entries.push(Entry::new(&server.name, samples));
+    }
+    context.add(Case::new(name, "an update, timed from the moment that it was due", entries));
+    Ok(())
+}
+
+async fn signatures(context: &mut Context) -> anyhow::Result<()> {
+    let name = "secsync/updates, signatures checked, 16 in flight, 16 documents";
+    if !context.wants(name) {
+        return Ok(());
+    }
+    let settings = Settings { signatures: true, ..PLAIN };
+    let (disk, count) = (context.disk(), context.seconds() * SIGNED_PER_SECOND);
+    let (ours, peer, unchecked) =
+        (Server::syncline(disk, settings).await?, Server::peer(disk, settings).await?, Server::syncline(disk, PLAIN).await?);
+    let contestants: Vec<Box<dyn Contestant>> = vec![
+        Box::new(Loaded::new(&ours, Writer::many(&ours, 16, 16, count).await?)),
+        Box::new(Loaded::new(&unchecked, Writer::many(&unchecked, 16, 16, 0).await?).named("syncline, not checked")),
+        Box::new(Loaded::new(&peer, Writer::many(&peer, 16, 16, count).await?).named("node peer, node:crypto")),
+    ];
+    context.compare(name, "a signed update, acknowledged", contestants).await
+}
+
+async fn component(context: &mut Context) -> anyhow::Result<()> {
+    let cache = TempDir::new_in(context.disk())?;
+    for (name, signed) in [(targets::COMPONENT, None), (targets::COMPONENT_SIGNED, Some(context.seconds() * SIGNED_PER_SECOND * 16))] {
+        if !context.wants(name) {
+            continue;
+        }
+        let mut contestants: Vec<Box<dyn Contestant>> =
+            vec![Box::new(logic::InComponent::start(cache.path(), None, signed).await?), Box::new(logic::Native::start(signed)?)];
+        for file in context.components.clone() {
+            contestants.push(Box::new(logic::InComponent::start(cache.path(), Some(&file), signed).await?));
+        }
+        context.compare(name, "an update from text to answer over SQLite in memory, no socket, no disk", contestants).await?;
+    }
+    Ok(())
+}
+
+async fn loads(context: &mut Context, updates: u64) -> anyhow::Result<()> {
+    let name = format!("secsync/load of a document with {updates} updates, 8 in flight");
+    if !context.wants(&name) {
+        return Ok(());
+    }
+    let (ours, peer) = (Server::syncline(context.disk(), PLAIN).await?, Server::peer(context.disk(), PLAIN).await?);
+    let mut contestants: Vec<Box<dyn Contestant>> = Vec::new();
+    for server in [ours, peer] {
+        let place = workers::fill(&server, updates).await?;
+        let loader = || Loader { address: server.address, url: workers::url(&place.document) };
+        contestants.push(Box::new(Loaded::new(&server, (0..8).map(|_| loader()).collect())));
+    }
+    context.compare(&name, "connecting and taking the whole document in one frame", contestants).await
+}
+
+async fn fan_out(context: &mut Context, readers: usize) -> anyhow::Result<()> {
+    let name = targets::fan_out_name(readers);
+    if !context.wants(&name) {
+        return Ok(());
+    }
+    let disk = context.disk();
+    let (ours, peer, bare) = (Server::syncline(disk, PLAIN).await?, Server::peer(disk, PLAIN).await?, Server::bare(readers).await?);
+    let weight = u32::try_from(readers)?;
+    let contestants: Vec<Box<dyn Contestant>> = vec![
+        Box::new(Loaded::new(&ours, vec![FanOut::updates(&ours, readers).await?]).weighing(weight)),
+        Box::new(Loaded::new(&peer, vec![FanOut::updates(&peer, readers).await?]).weighing(weight)),
+        Box::new(Loaded::new(&bare, vec![FanOut::bare(&bare, readers).await?]).weighing(weight)),
+    ];
+    context.compare(&name, "one delivery; times are until the last reader has the update", contestants).await
+}
+
+async fn ephemeral(context: &mut Context) -> anyhow::Result<()> {
+    let name = "secsync/ephemeral messages, 16 senders, 4 readers each";
+    if !context.wants(name) {
+        return Ok(());
+    }
+    let (ours, peer) = (Server::syncline(context.disk(), PLAIN).await?, Server::peer(context.disk(), PLAIN).await?);
+    let mut contestants: Vec<Box<dyn Contestant>> = Vec::new();
+    for server in [ours, peer] {
+        let mut senders = Vec::new();
+        for _ in 0..16 {
+            senders.push(FanOut::ephemeral(&server, 4).await?);
+        }
+        contestants.push(Box::new(Loaded::new(&server, senders)));
+    }
+    context.compare(name, "a message, relayed to four", contestants).await
+}
+
+async fn idle(context: &mut Context) -> anyhow::Result<()> {
+    if !context.wants(targets::IDLE) {
+        return Ok(());
+    }
+    let count = if context.quick { 500 } else { 10_000 };
+    let mut case = Case::new(targets::IDLE, &format!("a socket is opened on one of 100 documents, {count} in all"), Vec::new());
+    for server in [Server::syncline(context.disk(), PLAIN).await?, Server::peer(context.disk(), PLAIN).await?] {
+        let documents: Vec<_> = (0..100).map(|_| workers::fresh_document()).collect();
+        let mut clients = Vec::with_capacity(count);
+        // What the first connections load once is no part of a socket's cost.
+        for document in &documents {
+            clients.push(workers::join(&server, document).await?);
+        }
+        let (before, cpu, start, mut latencies_us) =
+            (machine::resident_bytes(server.process)?, Cpu::of(server.process)?, Instant::now(), Vec::new());
+        for number in clients.len()..count {
+            let begun = Instant::now();
+            clients.push(workers::join(&server, &documents[number % documents.len()]).await?);
+            latencies_us.push(micros(begun));
+        }
+        let mut sample = Sample::new(latencies_us, start.elapsed(), Cpu::of(server.process)?.since(cpu), 1);
+        sample.resident_bytes = machine::resident_bytes(server.process)?;
+        let each = sample.resident_bytes.saturating_sub(before) as f64 / (count - documents.len()) as f64 / 1024.0;
+        case.figure(&format!("{}: KiB of resident memory a socket", server.name), each);
+        let quiet = Cpu::of(server.process)?;
+        tokio::time::sleep(context.window).await;
+        let share = Cpu::of(server.process)?.since(quiet).total_s() / context.window.as_secs_f64();
+        case.figure(&format!("{}: per cent of a core while nothing happens", server.name), share * 100.0);
+        case.entries.push(Entry::new(&server.name, vec![sample]));
+    }
+    context.add(case);
+    Ok(())
+}
+
+async fn start(context: &mut Context) -> anyhow::Result<()> {
+    if !context.wants(targets::START) {
+        return Ok(());
+    }
+    let disk = context.disk();
+    let mut samples: [Vec<Sample>; 3] = Default::default();
+    let warm = TempDir::new_in(disk)?;
+    for round in 0..=context.rounds.max(3) {
+        let cold = TempDir::new_in(disk)?;
+        let started = [start_once(syncline_command(cold.path(), PLAIN)?).await?, start_once(syncline_command(warm.path(), PLAIN)?).await?];
+        let begun = Instant::now();
+        let peer = Server::peer(disk, PLAIN).await?;
+        workers::join(&peer, "first").await?;
+        let peer = Sample::new(vec![micros(begun)], begun.elapsed(), Cpu::of(peer.process)?, 1);
+        // The first round fills the warm folder.
+        if round > 0 {
+            for (all, one) in samples.iter_mut().zip(started.into_iter().chain([peer])) {
+                all.push(one);
+            }
+        }
+    }
+    let [cold, warm, peer] = samples;
+    let entries = vec![Entry::new(targets::WARM, warm), Entry::new("syncline, no compiled code yet", cold), Entry::new("node peer", peer)];
+    context.add(Case::new(targets::START, "from the start of the process until a client has its first document", entries));
+    Ok(())
+}
+
+async fn start_once(command: tokio::process::Command) -> anyhow::Result<Sample> {
+    let begun = Instant::now();
+    let running = syncline_tests::process::Process::spawn(command).await;
+    let mut client = crate::wire::Client::connect(running.address, &workers::url("first")).await?;
+    client.receive_with(r#""type":"document""#).await?;
+    let mut sample = Sample::new(vec![micros(begun)], begun.elapsed(), Cpu::of(running.id())?, 1);
+    sample.resident_bytes = machine::resident_bytes(running.id())?;
+    running.terminate().await;
+    Ok(sample)
+}
+
+async fn growth(context: &mut Context) -> anyhow::Result<()> {
+    if !context.wants(targets::GROWTH) {
+        return Ok(());
+    }
+    let server: Rc<Server> = Server::syncline(context.disk(), PLAIN).await?;
+    let mut load = Loaded::new(&server, Writer::many(&server, 64, 64, 0).await?).named(SYNCLINE);
+    let sizes: [f64; 3] = if context.quick { [1e2, 1e3, 1e4] } else { [1e4, 1e5, 1e6] };
+    let (mut written, mut entries) = (0.0, Vec::new());
+    for size in sizes {
+        while written < size {
+            let piece = load.round(Duration::from_millis(500).min(context.window)).await?;
+            written += piece.rate * 0.5_f64.min(context.window.as_secs_f64());
+        }
+        let mut samples = Vec::new();
+        for _ in 0..context.rounds {
+            let sample = load.round(context.window / 2).await?;
+            written += sample.rate * (context.window / 2).as_secs_f64();
+            samples.push(sample);
+        }
+        entries.push(Entry::new(&format!("after {size:.0}"), samples));
+    }
+    context.add(Case::new(targets::GROWTH, "an update, 64 in flight, 64 documents, after so many", entries));
+    Ok(())
+}
