@@ -1,7 +1,8 @@
 # Thin: cargo and npm do the work.
 #   make run    installs what is missing, builds, serves on 127.0.0.1:8787
 #   make test   everything that continuous integration runs
-.PHONY: run build component test lint unit clients docs clean tools node nextest
+#   make bench  measures, beside baselines in the same run (docs/benchmarks.md)
+.PHONY: run build component test bench lint unit clients docs clean tools node nextest
 
 CARGO ?= cargo
 ARGS ?=
@@ -33,6 +34,13 @@ unit: build nextest
 clients: build node
 	cd examples && npm ci --no-audit --no-fund --silent
 	cd tests/clients && npm ci --no-audit --no-fund --silent && npm test
+
+# only='fan-out' (part of a case's name), rounds=5, seconds=3, quick=1 (does it work at all?), write-docs=1
+bench: build node
+	cd tests/bench/peers && npm ci --no-audit --no-fund --silent
+	$(CARGO) bench --locked -p syncline-tests --bench protocols -- \
+		$(if $(quick),--quick) $(if $(only),--only '$(only)') $(if $(rounds),--rounds $(rounds)) \
+		$(if $(seconds),--seconds $(seconds)) $(if $(write-docs),--write-docs)
 
 tools:
 	@command -v $(CARGO) >/dev/null || { echo "Rust is missing: install rustup (for instance: apt-get install rustup && rustup default stable)"; exit 1; }

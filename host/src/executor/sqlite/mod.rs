@@ -1,7 +1,8 @@
 //! SQLite: one file per database under a data folder, `<data>/<mount>/<name>.sqlite`.
 //!
-//! * One writer per file, write-ahead log, `synchronous = FULL` (unless [`Synchronous::Off`] is asked for). The transactions of components are savepoints within
-//!   an outer transaction, the *group*; its one COMMIT makes all of them durable ([`super::group`] decides when).
+//! * One writer per file, write-ahead log, `synchronous = FULL` (unless [`Synchronous::Off`] is asked for). The
+//!   transactions of components are savepoints within an outer transaction, the *group*; its one COMMIT makes all of
+//!   them durable ([`super::group`] decides when).
 //! * Readers have connections of their own and see what is durable, nothing else.
 //! * Statements run where they are called: they are short and have a time budget. What may take long (COMMIT with its
 //!   fsync, opening, closing) runs on the runtime's threads for blocking calls.
