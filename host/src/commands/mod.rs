@@ -1,6 +1,6 @@
 //! The commands, one file each.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context as _, bail};
 use clap::Subcommand;
