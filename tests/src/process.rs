@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use tokio::io::{AsyncBufReadExt as _, BufReader};
-use tokio::process::{Child, Command};
+use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
 
 use crate::DEADLINE;
 
@@ -14,6 +14,7 @@ pub struct Process {
     /// The main listener.
     pub address: SocketAddr,
     child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
 }
 
 /// The shipped binary, beside the test binaries.
@@ -51,10 +52,14 @@ impl Process {
         command.stdout(Stdio::piped());
         let mut child = command.spawn().expect("the binary is built");
         let mut lines = BufReader::new(child.stdout.take().expect("standard output is piped")).lines();
-        let line = tokio::time::timeout(DEADLINE, lines.next_line()).await.expect("the server starts within the deadline");
-        let line = line.expect("standard output can be read").expect("the server says where it listens");
+        let line = next_line(&mut lines).await;
         let address = line.strip_prefix("listening on http://").and_then(|address| address.parse().ok());
-        Self { address: address.unwrap_or_else(|| panic!("an address was expected, not {line:?}")), child }
+        Self { address: address.unwrap_or_else(|| panic!("an address was expected, not {line:?}")), child, lines }
+    }
+
+    /// The next line that it says on standard output.
+    pub async fn line(&mut self) -> String {
+        next_line(&mut self.lines).await
     }
 
     /// The process id.
@@ -79,4 +84,9 @@ impl Process {
         let status = tokio::time::timeout(DEADLINE, self.child.wait()).await.expect("the server ends within the deadline");
         status.expect("the process was started here").code().expect("it ended by itself")
     }
+}
+
+async fn next_line(lines: &mut Lines<BufReader<ChildStdout>>) -> String {
+    let line = tokio::time::timeout(DEADLINE, lines.next_line()).await.expect("the server says something within the deadline");
+    line.expect("standard output can be read").expect("the server says where it listens")
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 use syncline::executor::Executor;
 use syncline::executor::sqlite::{SqliteExecutor, SqliteSettings};
+use syncline::pubsub::PubSub;
 use syncline::pubsub::memory::MemoryPubSub;
 use syncline::runtime::{Backends, GUEST_COMPONENT, MountSettings, Reloaded, Runtime, RuntimeError, RuntimeSettings};
 use syncline::server::address::Network;
@@ -31,6 +32,8 @@ pub struct Setup {
     pub mounts: Vec<MountSettings>,
     /// SQL; none: SQLite in a folder of the test.
     pub executor: Option<Arc<dyn Executor>>,
+    /// Publications between processes; none: in memory.
+    pub pubsub: Option<Arc<dyn PubSub>>,
     /// Limits.
     pub runtime: RuntimeSettings,
     /// For `/metrics`.
@@ -49,6 +52,7 @@ impl Default for Setup {
             component: GUEST_COMPONENT.to_vec(),
             mounts: vec![secsync_mount("secsync", json!({}))],
             executor: None,
+            pubsub: None,
             runtime: RuntimeSettings { cache: Some(compilation_cache()), ..RuntimeSettings::default() },
             admin_token: None,
             limits: Limits::default(),
@@ -97,7 +101,7 @@ impl TestServer {
             None => Arc::new(SqliteExecutor::start(SqliteSettings::new(folder.path())).await?),
         };
         let storage = Storage { keyvalue: Arc::new(MemoryKeyValue::new()), objects: Arc::new(MemoryObjects::new()) };
-        let backends = Backends { executor, storage, pubsub: Arc::new(MemoryPubSub::default()) };
+        let backends = Backends { executor, storage, pubsub: setup.pubsub.unwrap_or_else(|| Arc::new(MemoryPubSub::default())) };
         let runtime = Runtime::start(&setup.component, setup.runtime, &setup.mounts, backends).await?;
         let settings = ServerSettings {
             listen: "127.0.0.1:0".into(),

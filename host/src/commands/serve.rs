@@ -1,5 +1,6 @@
 //! `syncline serve`.
 
+use std::fmt::Write as _;
 use std::io::Write as _;
 use std::sync::Arc;
 
@@ -127,16 +128,19 @@ impl Signals {
 /// One line a listener on standard output, the main one first, so that whoever started the process learns which ports
 /// it got.
 fn announce(server: &Server) -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
+    let mut lines = String::new();
     for (index, listener) in server.handle().listeners().iter().enumerate() {
         let mounts = listener.mounts.join(", ");
         if index == 0 {
-            writeln!(out, "listening on {}", listener.url)?;
+            writeln!(lines, "listening on {}", listener.url)?;
         } else {
-            writeln!(out, "listening on {} for {mounts}", listener.url)?;
+            writeln!(lines, "listening on {} for {mounts}", listener.url)?;
         }
         tracing::info!(url = listener.url, mounts, "listening");
     }
+    // At once: whoever reads may go after the first line.
+    let mut out = std::io::stdout().lock();
+    out.write_all(lines.as_bytes())?;
     Ok(out.flush()?)
 }
 

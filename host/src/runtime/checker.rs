@@ -82,7 +82,8 @@ impl Checker {
 
     /// The plan of a mount, or what is wrong with its settings.
     async fn check(&self, mount: &MountSettings) -> Result<Checked, RuntimeError> {
-        let mut store = Store::new(self.pre.engine(), State::unbound(&self.settings.environment, self.settings.engine.instance_memory_bytes));
+        let mut store =
+            Store::new(self.pre.engine(), State::unbound(&self.settings.environment, self.settings.engine.instance_memory_bytes));
         bound(&mut store);
         store.data_mut().deadline = Instant::now() + CHECK_DEADLINE;
         let guest = self.pre.instantiate_async(&mut store).await.map_err(RuntimeError::component)?;

@@ -30,7 +30,6 @@ pub mod imports;
 pub mod in_process;
 mod instance;
 mod jobs;
-mod local;
 mod mount;
 mod observe;
 pub mod queue;
@@ -42,7 +41,6 @@ pub mod topics;
 
 pub use checker::{Checker, MountDescription};
 pub use engine::EngineSettings;
-pub use local::{LocalConnection, LocalConnectionRefused};
 pub use observe::MountStatus;
 pub use reload::{MountChange, Reloaded};
 

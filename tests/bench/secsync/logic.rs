@@ -9,8 +9,9 @@ use anyhow::{Context as _, bail, ensure};
 use async_trait::async_trait;
 use serde_json::json;
 use syncline::pubsub::memory::MemoryPubSub;
+use syncline::runtime::in_process::{ConnectRequest, InProcessSocket, SocketEvent};
 use syncline::runtime::queue::Frame;
-use syncline::runtime::{Backends, GUEST_COMPONENT, LocalConnection, Runtime, RuntimeSettings};
+use syncline::runtime::{Backends, GUEST_COMPONENT, Runtime, RuntimeSettings};
 use syncline::storage::Storage;
 use syncline::storage::memory::{MemoryKeyValue, MemoryObjects};
 use syncline_guest::imports::{Effects as _, Frame as LogicFrame, Imports, RequestHead};
@@ -39,7 +40,7 @@ fn sample(latencies_us: Vec<u32>, start: Instant, before: Cpu) -> anyhow::Result
 /// A component in the host's run time.
 pub struct InComponent {
     name: String,
-    connection: LocalConnection,
+    socket: InProcessSocket,
     updates: Updates,
     _runtime: Arc<Runtime>,
 }
@@ -57,20 +58,29 @@ impl InComponent {
         let settings = RuntimeSettings { cache: Some(std::path::absolute(cache)?), ..RuntimeSettings::default() };
         let runtime = Runtime::start(&component, settings, &mounts, backends).await?;
         let document = fresh_document();
-        let connection =
-            LocalConnection::open(&runtime, "secsync", &format!("/secsync/{document}"), "sessionKey=bench&mode=complete").await?;
+        let request = ConnectRequest {
+            path: format!("/secsync/{document}"),
+            query: Some("sessionKey=bench&mode=complete".into()),
+            remote_address: "127.0.0.1".into(),
+            ..ConnectRequest::default()
+        };
+        let socket = runtime.connect("secsync", request).await?;
         let snapshot = author(0).first_snapshot(&document, &[1; 1000]);
         let place = Place { document, snapshot: snapshot.id };
-        let this = Self { name, connection, updates: updates(place, signed), _runtime: runtime };
+        let mut this = Self { name, socket, updates: updates(place, signed), _runtime: runtime };
         this.expect("document").await?;
-        this.connection.send(snapshot.frame.to_string());
-        this.expect("snapshot-saved").await?;
+        this.send(snapshot.frame.to_string(), "snapshot-saved").await?;
         Ok(this)
     }
 
-    async fn expect(&self, kind: &str) -> anyhow::Result<()> {
-        match self.connection.receive().await {
-            Ok(Frame::Text(text)) if text.starts_with(format!(r#"{{"type":"{kind}""#).as_bytes()) => Ok(()),
+    async fn send(&mut self, text: String, answer: &str) -> anyhow::Result<()> {
+        ensure!(self.socket.send(Frame::Text(text.into())).is_ok(), "the host does not read though nothing is in flight");
+        self.expect(answer).await
+    }
+
+    async fn expect(&mut self, kind: &str) -> anyhow::Result<()> {
+        match self.socket.receive().await {
+            SocketEvent::Frame(Frame::Text(text)) if text.starts_with(format!(r#"{{"type":"{kind}""#).as_bytes()) => Ok(()),
             other => bail!("{kind} was expected, not {other:?}"),
         }
     }
@@ -86,8 +96,8 @@ impl Contestant for InComponent {
         let (before, start, mut latencies_us) = (Cpu::own()?, Instant::now(), Vec::new());
         while start.elapsed() < window {
             let begun = Instant::now();
-            self.connection.send(self.updates.next_text());
-            self.expect("update-saved").await?;
+            let text = self.updates.next_text();
+            self.send(text, "update-saved").await?;
             latencies_us.push(micros(begun));
         }
         sample(latencies_us, start, before)

@@ -38,8 +38,6 @@ const INSTANCES: u32 = 48;
 /// What came of a run.
 #[derive(Debug)]
 pub struct Report {
-    /// The seed.
-    pub seed: u64,
     /// Events of the trace.
     pub events: u64,
     /// A hash of all of them: equal for equal runs.
@@ -86,13 +84,14 @@ pub fn run(seed: u64, faults: Faults, printed: bool, make: impl FnOnce(&World) -
         random: world.random(0x51b),
         world,
     };
+    simulation.world.note(format_args!("{}", serde_json::Value::Object(simulation.mount.settings.clone())));
     let lives = simulation.run()?;
     let Simulation { world, disk, storage, .. } = simulation;
     if world.violations().is_empty() {
         model.check(disk.folder(), &storage).into_iter().for_each(|violation| world.violated(violation));
     }
     let (events, hash) = world.trace_hash();
-    Ok(Report { seed, events, hash, violations: world.violations(), lives, last_notes: world.last_notes() })
+    Ok(Report { events, hash, violations: world.violations(), lives, last_notes: world.last_notes() })
 }
 
 impl Simulation {

@@ -396,12 +396,12 @@ impl ClientModel for SecsyncClient {
                 let mode = if line.random.random_bool(0.8) { "delta" } else { "complete" };
                 let clocks = percent_encode(&json!(replica.clocks()).to_string());
                 query += &format!("&mode={mode}&knownSnapshotId={}&knownSnapshotUpdateClocks={clocks}", replica.snapshot.id);
-                line.note(format!("connects with {mode}"));
+                line.note(format!("connects with {mode} (connection {})", self.connection()));
             }
             None => {
                 query += "&mode=complete";
                 self.replica = None;
-                line.note("connects anew".into());
+                line.note(format!("connects anew (connection {})", self.connection()));
             }
         }
         let path = format!("/{MOUNT}/{}", self.document);

@@ -163,7 +163,10 @@ fn check_sent(history: &History, truth: &Truth, wrong: &mut Vec<String>) {
         for heard in &connection.heard {
             match heard {
                 Heard::Saved(signature) if !places.contains_key(signature) => {
-                    wrong.push(format!("connection {index} was told that it is saved, and it is not there: {:?}", history.sent.get(signature)));
+                    wrong.push(format!(
+                        "connection {index} was told that it is saved, and it is not there: {:?}",
+                        history.sent.get(signature)
+                    ));
                 }
                 // Sent elsewhere too, it may have been taken there.
                 Heard::Refused(signature) if history.sent[signature].connections.len() == 1 && places.contains_key(signature) => {

@@ -80,7 +80,8 @@ impl Replica {
         let mut id = json!(self.snapshot.id);
         let mut ciphertext_hash = json!(hash(self.snapshot.frame["ciphertext"].as_str().unwrap_or_default()));
         for entry in chain {
-            let parent = json!({"grandParentSnapshotProof": proof, "parentSnapshotCiphertextHash": ciphertext_hash, "parentSnapshotId": id});
+            let parent =
+                json!({"grandParentSnapshotProof": proof, "parentSnapshotCiphertextHash": ciphertext_hash, "parentSnapshotId": id});
             let expected = hash(&serde_json_canonicalizer::to_string(&parent).map_err(|error| error.to_string())?);
             if entry["parentSnapshotProof"] != expected.as_str() {
                 return Err(format!("the proof chain breaks at {entry}"));

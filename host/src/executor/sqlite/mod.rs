@@ -216,7 +216,6 @@ impl Inner {
 
     /// Opens a file. Blocks.
     fn open(&self, name: &DatabaseName, observer: Arc<dyn GroupObserver>) -> Result<Arc<DatabaseFile>, ExecutorError> {
-        let _opening = self.opening.blocking_read();
         {
             let mut files = self.files.lock();
             if files.closed {
@@ -247,7 +246,12 @@ impl Executor for SqliteExecutor {
     async fn open(&self, name: &DatabaseName, observer: Arc<dyn GroupObserver>) -> Result<Arc<dyn Database>, ExecutorError> {
         let inner = Arc::clone(&self.inner);
         let name = name.clone();
-        let opened = self.inner.runtime.spawn_blocking(move || inner.open(&name, observer)).await;
+        let opening = Arc::clone(&inner.opening).read_owned().await;
+        let open = move || {
+            let _opening = opening;
+            inner.open(&name, observer)
+        };
+        let opened = self.inner.runtime.spawn_blocking(open).await;
         let file = opened.map_err(|error| ExecutorError::Unavailable(format!("the host is stopping: {error}")))??;
         Ok(Arc::new(SqliteDatabase { file }))
     }

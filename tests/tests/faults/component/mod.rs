@@ -5,6 +5,7 @@ mod deliver;
 mod failures;
 mod inputs;
 mod jobs;
+mod limits;
 mod order;
 mod reload;
 mod requests;
