@@ -14,9 +14,9 @@ run: build
 build: tools
 	$(CARGO) build --release --locked
 
-# The component alone: target/component/wasm32-wasip2/release/syncline_component.wasm
+# The component alone: target/component/wasm32-wasip2/component/syncline_component.wasm
 component: tools
-	$(CARGO) build --release --locked --target wasm32-wasip2 -p syncline-component -p syncline-app-empty --target-dir target/component
+	$(CARGO) build --profile component --locked --target wasm32-wasip2 -p syncline-component -p syncline-app-empty --target-dir target/component
 
 test: build lint unit clients
 

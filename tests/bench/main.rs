@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, bail};
 
@@ -30,7 +30,17 @@ struct Options {
 
 fn options(arguments: Vec<String>, folder: PathBuf) -> anyhow::Result<Options> {
     let window = Duration::from_secs(3);
-    let mut context = Context { rounds: 3, window, quick: false, components: Vec::new(), only: None, folder, cases: Vec::new() };
+    let mut context = Context {
+        rounds: 3,
+        window,
+        quick: false,
+        components: Vec::new(),
+        only: None,
+        folder,
+        started: Instant::now(),
+        cases: Vec::new(),
+        failures: Vec::new(),
+    };
     let mut write_docs = false;
     let mut arguments = arguments.into_iter();
     while let Some(argument) = arguments.next() {
@@ -76,7 +86,7 @@ fn run() -> anyhow::Result<()> {
     println!("F: one fdatasync takes {:.3} ms (p99 {:.3} ms)\n", disk.fdatasync_median_ms, disk.fdatasync_p99_ms);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let local = tokio::task::LocalSet::new();
-    local.block_on(&runtime, secsync::run(&mut context))?;
+    local.block_on(&runtime, secsync::run(&mut context));
 
     let report = Report {
         at: SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs(),
@@ -86,6 +96,7 @@ fn run() -> anyhow::Result<()> {
         disk,
         targets: secsync::targets::judge(&context.cases, disk),
         cases: context.cases,
+        failures: context.failures,
     };
     for target in &report.targets {
         println!(
@@ -99,7 +110,10 @@ fn run() -> anyhow::Result<()> {
     if write_docs {
         report.write_docs(&root.join("docs/benchmarks.md"))?;
     }
-    Ok(())
+    match report.failures.len() {
+        0 => Ok(()),
+        count => bail!("{count} cases could not be measured"),
+    }
 }
 
 /// How to run the same again.

@@ -37,7 +37,7 @@ impl MemoryDatabase {
     fn run<V>(&self, sql: &str, parameters: Vec<rusqlite::types::Value>, value: fn(ValueRef<'_>) -> V) -> rusqlite::Result<Rows<V>> {
         let connection = self.connection.lock();
         let mut statement = connection.prepare_cached(sql)?;
-        let columns: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
+        let columns: Vec<String> = statement.column_names().map(str::to_owned).collect();
         if columns.is_empty() {
             let changed = statement.execute(rusqlite::params_from_iter(parameters))? as u64;
             return Ok(Rows { columns, rows: Vec::new(), changed });

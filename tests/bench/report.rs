@@ -19,6 +19,8 @@ const DOCS_END: &str = "<!-- end of results -->";
 /// What one round gave.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Sample {
+    /// Operations.
+    pub operations: u64,
     /// Operations a second.
     pub rate: f64,
     /// Half of the operations took less, in milliseconds.
@@ -44,8 +46,10 @@ impl Sample {
             let index = (latencies_us.len() as f64 * share) as usize;
             f64::from(latencies_us.get(index).or(latencies_us.last()).copied().unwrap_or(0)) / 1e3
         };
+        let operations = latencies_us.len() as u64 * u64::from(weight);
         Self {
-            rate: latencies_us.len() as f64 * f64::from(weight) / elapsed.as_secs_f64(),
+            operations,
+            rate: operations as f64 / elapsed.as_secs_f64(),
             p50_ms: quantile(0.5),
             p99_ms: quantile(0.99),
             user_us: used.user_s * 1e6 / count,
@@ -231,6 +235,8 @@ pub struct Report {
     pub cases: Vec<Case>,
     /// The targets.
     pub targets: Vec<Target>,
+    /// Cases that could not be measured, and why.
+    pub failures: Vec<(String, String)>,
 }
 
 impl Report {
@@ -252,6 +258,9 @@ impl Report {
         }
         for case in &self.cases {
             let _ = write!(text, "\n{}", case.table());
+        }
+        for (name, failure) in &self.failures {
+            let _ = writeln!(text, "\n### {name}\n\nCould not be measured: {failure}.");
         }
         text
     }

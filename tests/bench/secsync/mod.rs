@@ -1,12 +1,11 @@
 //! The cases of secsync.
 
-use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
 use crate::children::Raw;
-use crate::context::Context;
+use crate::context::{Context, round};
 use crate::load::{Contestant, Loaded, micros, open_loop};
 use crate::machine::{self, Cpu};
 use crate::report::{Case, Entry, Sample};
@@ -25,29 +24,42 @@ const WRITES: [(usize, usize); 5] = [(1, 1), (16, 1), (16, 16), (64, 1), (64, 64
 const READERS: [usize; 3] = [50, 200, 500];
 /// Updates of a document that is loaded.
 const LOADED_UPDATES: [u64; 3] = [30, 300, 3000];
-/// Updates signed beforehand for each connection, or for the logic alone, a second of each round.
+/// Updates signed beforehand for each of 16 connections, a second of each round.
 const SIGNED_PER_SECOND: u64 = 600;
-/// What the mount is served by, when nothing else is said.
-const SYNCLINE: &str = "syncline";
+/// The same where nothing but the logic takes part.
+const SIGNED_PER_SECOND_ALONE: u64 = 10_000;
+/// Writes after which it is looked whether they still cost the same.
+const GROWN: [u64; 3] = [10_000, 100_000, 1_000_000];
+/// Time for all those writes; on a machine that is too slow for it the last size is what it got to.
+const GROWTH_MAX: Duration = Duration::from_secs(240);
+
+const OPEN: &str = "secsync/updates, open loop at half of the saturated rate, 64 connections, 64 documents";
+const SIGNED: &str = "secsync/updates, signatures checked, 16 in flight, 16 documents";
+const EPHEMERAL: &str = "secsync/ephemeral messages, 16 senders, 4 readers each";
 
 /// Runs all cases that are asked for.
-pub async fn run(context: &mut Context) -> anyhow::Result<()> {
+pub async fn run(context: &mut Context) {
     for (connections, documents) in WRITES {
-        writes(context, connections, documents).await?;
+        let name = writes_name(connections, documents);
+        context.attempt(&name, async |context| writes(context, &name, connections, documents).await).await;
     }
-    open_writes(context).await?;
-    signatures(context).await?;
-    component(context).await?;
+    context.attempt(OPEN, open_writes).await;
+    context.attempt(SIGNED, signatures).await;
+    context.attempt(targets::COMPONENT, async |context| component(context, targets::COMPONENT, None).await).await;
+    let signed = Some(context.seconds() * SIGNED_PER_SECOND_ALONE);
+    context.attempt(targets::COMPONENT_SIGNED, async |context| component(context, targets::COMPONENT_SIGNED, signed).await).await;
     for updates in LOADED_UPDATES {
-        loads(context, updates).await?;
+        let name = format!("secsync/load of a document with {updates} updates, 8 in flight");
+        context.attempt(&name, async |context| loads(context, &name, updates).await).await;
     }
     for readers in READERS {
-        fan_out(context, readers).await?;
+        let name = targets::fan_out_name(readers);
+        context.attempt(&name, async |context| fan_out(context, &name, readers).await).await;
     }
-    ephemeral(context).await?;
-    idle(context).await?;
-    start(context).await?;
-    growth(context).await
+    context.attempt(EPHEMERAL, ephemeral).await;
+    context.attempt(targets::IDLE, idle).await;
+    context.attempt(targets::START, start).await;
+    context.attempt(targets::GROWTH, growth).await;
 }
 
 /// The name of a case of [`WRITES`].
@@ -56,11 +68,7 @@ fn writes_name(connections: usize, documents: usize) -> String {
     format!("secsync/updates, {connections} in flight, {documents} document{plural}")
 }
 
-async fn writes(context: &mut Context, connections: usize, documents: usize) -> anyhow::Result<()> {
-    let name = writes_name(connections, documents);
-    if !context.wants(&name) {
-        return Ok(());
-    }
+async fn writes(context: &mut Context, name: &str, connections: usize, documents: usize) -> anyhow::Result<()> {
     let disk = context.disk();
     let ours = Server::syncline(disk, PLAIN).await?;
     let undurable = Server::syncline(disk, Settings { durable: false, ..PLAIN }).await?;
@@ -71,20 +79,16 @@ async fn writes(context: &mut Context, connections: usize, documents: usize) -> 
         Box::new(Loaded::new(&peer, Writer::many(&peer, connections, documents, 0).await?)),
         Box::new(Raw::start(disk, connections)?),
     ];
-    context.compare(&name, "an update, acknowledged (and sent to the others on its document)", contestants).await
+    context.compare(name, "an update, acknowledged (and sent to the others on its document)", contestants).await
 }
 
 async fn open_writes(context: &mut Context) -> anyhow::Result<()> {
-    let name = "secsync/updates, open loop at half of the saturated rate, 64 connections, 64 documents";
-    if !context.wants(name) {
-        return Ok(());
-    }
     let mut entries = Vec::new();
     for peer in [false, true] {
         let server = if peer { Server::peer(context.disk(), PLAIN).await? } else { Server::syncline(context.disk(), PLAIN).await? };
         let mut saturated = Loaded::new(&server, Writer::many(&server, 64, 64, 0).await?);
-        saturated.round(context.window / 2).await?;
-        let rate = saturated.round(context.window).await?.rate / 2.0;
+        round(&mut saturated, context.window / 2).await?;
+        let rate = round(&mut saturated, context.window).await?.rate / 2.0;
         let mut samples = Vec::new();
         for _ in 0..context.rounds {
             let connections = Writer::many(&server, 64, 64, 0).await?.into_iter().map(Writer::open).collect();
@@ -92,15 +96,11 @@ async fn open_writes(context: &mut Context) -> anyhow::Result<()> {
         }
         entries.push(Entry::new(&server.name, samples));
     }
-    context.add(Case::new(name, "an update, timed from the moment that it was due", entries));
+    context.add(Case::new(OPEN, "an update, timed from the moment that it was due", entries));
     Ok(())
 }
 
 async fn signatures(context: &mut Context) -> anyhow::Result<()> {
-    let name = "secsync/updates, signatures checked, 16 in flight, 16 documents";
-    if !context.wants(name) {
-        return Ok(());
-    }
     let settings = Settings { signatures: true, ..PLAIN };
     let (disk, count) = (context.disk(), context.seconds() * SIGNED_PER_SECOND);
     let (ours, peer, unchecked) =
@@ -110,30 +110,20 @@ async fn signatures(context: &mut Context) -> anyhow::Result<()> {
         Box::new(Loaded::new(&unchecked, Writer::many(&unchecked, 16, 16, 0).await?).named("syncline, not checked")),
         Box::new(Loaded::new(&peer, Writer::many(&peer, 16, 16, count).await?).named("node peer, node:crypto")),
     ];
-    context.compare(name, "a signed update, acknowledged", contestants).await
+    context.compare(SIGNED, "a signed update, acknowledged", contestants).await
 }
 
-async fn component(context: &mut Context) -> anyhow::Result<()> {
+async fn component(context: &mut Context, name: &str, signed: Option<u64>) -> anyhow::Result<()> {
     let cache = TempDir::new_in(context.disk())?;
-    for (name, signed) in [(targets::COMPONENT, None), (targets::COMPONENT_SIGNED, Some(context.seconds() * SIGNED_PER_SECOND * 16))] {
-        if !context.wants(name) {
-            continue;
-        }
-        let mut contestants: Vec<Box<dyn Contestant>> =
-            vec![Box::new(logic::InComponent::start(cache.path(), None, signed).await?), Box::new(logic::Native::start(signed)?)];
-        for file in context.components.clone() {
-            contestants.push(Box::new(logic::InComponent::start(cache.path(), Some(&file), signed).await?));
-        }
-        context.compare(name, "an update from text to answer over SQLite in memory, no socket, no disk", contestants).await?;
+    let mut contestants: Vec<Box<dyn Contestant>> =
+        vec![Box::new(logic::InComponent::start(cache.path(), None, signed).await?), Box::new(logic::Native::start(signed)?)];
+    for file in context.components.clone() {
+        contestants.push(Box::new(logic::InComponent::start(cache.path(), Some(&file), signed).await?));
     }
-    Ok(())
+    context.compare(name, "an update from text to answer over SQLite in memory, no socket, no disk", contestants).await
 }
 
-async fn loads(context: &mut Context, updates: u64) -> anyhow::Result<()> {
-    let name = format!("secsync/load of a document with {updates} updates, 8 in flight");
-    if !context.wants(&name) {
-        return Ok(());
-    }
+async fn loads(context: &mut Context, name: &str, updates: u64) -> anyhow::Result<()> {
     let (ours, peer) = (Server::syncline(context.disk(), PLAIN).await?, Server::peer(context.disk(), PLAIN).await?);
     let mut contestants: Vec<Box<dyn Contestant>> = Vec::new();
     for server in [ours, peer] {
@@ -141,14 +131,10 @@ async fn loads(context: &mut Context, updates: u64) -> anyhow::Result<()> {
         let loader = || Loader { address: server.address, url: workers::url(&place.document) };
         contestants.push(Box::new(Loaded::new(&server, (0..8).map(|_| loader()).collect())));
     }
-    context.compare(&name, "connecting and taking the whole document in one frame", contestants).await
+    context.compare(name, "connecting and taking the whole document in one frame", contestants).await
 }
 
-async fn fan_out(context: &mut Context, readers: usize) -> anyhow::Result<()> {
-    let name = targets::fan_out_name(readers);
-    if !context.wants(&name) {
-        return Ok(());
-    }
+async fn fan_out(context: &mut Context, name: &str, readers: usize) -> anyhow::Result<()> {
     let disk = context.disk();
     let (ours, peer, bare) = (Server::syncline(disk, PLAIN).await?, Server::peer(disk, PLAIN).await?, Server::bare(readers).await?);
     let weight = u32::try_from(readers)?;
@@ -157,14 +143,10 @@ async fn fan_out(context: &mut Context, readers: usize) -> anyhow::Result<()> {
         Box::new(Loaded::new(&peer, vec![FanOut::updates(&peer, readers).await?]).weighing(weight)),
         Box::new(Loaded::new(&bare, vec![FanOut::bare(&bare, readers).await?]).weighing(weight)),
     ];
-    context.compare(&name, "one delivery; times are until the last reader has the update", contestants).await
+    context.compare(name, "one delivery; times are until the last reader has the update", contestants).await
 }
 
 async fn ephemeral(context: &mut Context) -> anyhow::Result<()> {
-    let name = "secsync/ephemeral messages, 16 senders, 4 readers each";
-    if !context.wants(name) {
-        return Ok(());
-    }
     let (ours, peer) = (Server::syncline(context.disk(), PLAIN).await?, Server::peer(context.disk(), PLAIN).await?);
     let mut contestants: Vec<Box<dyn Contestant>> = Vec::new();
     for server in [ours, peer] {
@@ -174,13 +156,10 @@ async fn ephemeral(context: &mut Context) -> anyhow::Result<()> {
         }
         contestants.push(Box::new(Loaded::new(&server, senders)));
     }
-    context.compare(name, "a message, relayed to four", contestants).await
+    context.compare(EPHEMERAL, "a message, relayed to four", contestants).await
 }
 
 async fn idle(context: &mut Context) -> anyhow::Result<()> {
-    if !context.wants(targets::IDLE) {
-        return Ok(());
-    }
     let count = if context.quick { 500 } else { 10_000 };
     let mut case = Case::new(targets::IDLE, &format!("a socket is opened on one of 100 documents, {count} in all"), Vec::new());
     for server in [Server::syncline(context.disk(), PLAIN).await?, Server::peer(context.disk(), PLAIN).await?] {
@@ -212,9 +191,6 @@ async fn idle(context: &mut Context) -> anyhow::Result<()> {
 }
 
 async fn start(context: &mut Context) -> anyhow::Result<()> {
-    if !context.wants(targets::START) {
-        return Ok(());
-    }
     let disk = context.disk();
     let mut samples: [Vec<Sample>; 3] = Default::default();
     let warm = TempDir::new_in(disk)?;
@@ -250,25 +226,21 @@ async fn start_once(command: tokio::process::Command) -> anyhow::Result<Sample> 
 }
 
 async fn growth(context: &mut Context) -> anyhow::Result<()> {
-    if !context.wants(targets::GROWTH) {
-        return Ok(());
-    }
-    let server: Rc<Server> = Server::syncline(context.disk(), PLAIN).await?;
-    let mut load = Loaded::new(&server, Writer::many(&server, 64, 64, 0).await?).named(SYNCLINE);
-    let sizes: [f64; 3] = if context.quick { [1e2, 1e3, 1e4] } else { [1e4, 1e5, 1e6] };
-    let (mut written, mut entries) = (0.0, Vec::new());
-    for size in sizes {
-        while written < size {
-            let piece = load.round(Duration::from_millis(500).min(context.window)).await?;
-            written += piece.rate * 0.5_f64.min(context.window.as_secs_f64());
+    let server = Server::syncline(context.disk(), PLAIN).await?;
+    let mut load = Loaded::new(&server, Writer::many(&server, 64, 64, 0).await?);
+    let (window, begun) = (context.window / 2, Instant::now());
+    let (mut written, mut entries) = (0, Vec::new());
+    for size in GROWN.map(|size| if context.quick { size / 100 } else { size }) {
+        while written < size && begun.elapsed() < GROWTH_MAX {
+            written += round(&mut load, window.min(Duration::from_millis(500))).await?.operations;
         }
-        let mut samples = Vec::new();
+        let (after, mut samples) = (written, Vec::new());
         for _ in 0..context.rounds {
-            let sample = load.round(context.window / 2).await?;
-            written += sample.rate * (context.window / 2).as_secs_f64();
+            let sample = round(&mut load, window).await?;
+            written += sample.operations;
             samples.push(sample);
         }
-        entries.push(Entry::new(&format!("after {size:.0}"), samples));
+        entries.push(Entry::new(&format!("after {after} updates"), samples));
     }
     context.add(Case::new(targets::GROWTH, "an update, 64 in flight, 64 documents, after so many", entries));
     Ok(())
