@@ -63,7 +63,7 @@ impl Context {
     }
 
     /// Warms all up, then lets them take turns: A B A B.
-    pub async fn compare(&mut self, name: &str, operation: &str, mut contestants: Vec<Box<dyn Contestant>>) -> anyhow::Result<()> {
+    pub async fn compare(&self, name: &str, operation: &str, mut contestants: Vec<Box<dyn Contestant>>) -> anyhow::Result<Case> {
         for contestant in &mut contestants {
             round(contestant.as_mut(), self.window / 2).await?;
         }
@@ -74,8 +74,7 @@ impl Context {
             }
         }
         let entries = contestants.iter().zip(samples).map(|(contestant, samples)| Entry::new(contestant.name(), samples)).collect();
-        self.add(Case::new(name, operation, entries));
-        Ok(())
+        Ok(Case::new(name, operation, entries))
     }
 
     /// Takes the figures of a case.

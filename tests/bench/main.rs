@@ -99,12 +99,9 @@ fn run() -> anyhow::Result<()> {
         failures: context.failures,
     };
     for target in &report.targets {
-        println!(
-            "{}: {} ({})",
-            target.text,
-            target.measured,
-            target.holds.map_or("not measured", |holds| if holds { "holds" } else { "MISSED" })
-        );
+        if let Some(holds) = target.holds {
+            println!("{} {}: {}", if holds { "holds " } else { "MISSED" }, target.text, target.measured);
+        }
     }
     report.write_json(&folder, "secsync")?;
     if write_docs {

@@ -104,6 +104,8 @@ pub struct Entry {
     pub cpu_us: Spread,
     /// Bytes.
     pub resident_bytes: Spread,
+    /// The greatest share of its core that the generator used in a round.
+    pub own_share: Option<f64>,
     /// Why its figures are not to be used, if so.
     pub refused: Option<String>,
     /// The rounds themselves.
@@ -113,8 +115,9 @@ pub struct Entry {
 impl Entry {
     /// Sums up the rounds.
     pub fn new(name: &str, samples: Vec<Sample>) -> Self {
-        let share = samples.iter().filter_map(|sample| sample.own_share).fold(0.0, f64::max);
-        let refused = (share > OWN_SHARE_MAX).then(|| format!("the generator used {:.0} % of its core", share * 100.0));
+        let own_share = samples.iter().filter_map(|sample| sample.own_share).reduce(f64::max);
+        let busy = own_share.filter(|share| *share > OWN_SHARE_MAX);
+        let refused = busy.map(|share| format!("the generator used {:.0} % of its core", share * 100.0));
         let spread = |figure: fn(&Sample) -> f64| Spread::of(&samples, figure);
         Self {
             name: name.to_owned(),
@@ -125,6 +128,7 @@ impl Entry {
             system_us: spread(|sample| sample.system_us),
             cpu_us: spread(Sample::cpu_us),
             resident_bytes: spread(|sample| sample.resident_bytes as f64),
+            own_share,
             refused,
             samples,
         }
@@ -164,8 +168,8 @@ impl Case {
     pub fn table(&self) -> String {
         let mut table = format!("### {}\n\nOne operation: {}.\n\n", self.name, self.operation);
         table
-            .push_str("| | rate /s (min – max) | of the first | p50 ms | p99 ms | CPU µs: user + system | of the first | resident MiB |\n");
-        table.push_str("| --- | --- | --- | --- | --- | --- | --- | --- |\n");
+            .push_str("| | rate /s (min – max) | of the first | p50 ms | p99 ms | CPU µs: user + system | of the first | resident MiB | generator |\n");
+        table.push_str("| --- | --- | --- | --- | --- | --- | --- | --- | --- |\n");
         let first = self.entries.first();
         for entry in &self.entries {
             let ratio = |figure: fn(&Entry) -> f64| match first.map(figure) {
@@ -176,7 +180,7 @@ impl Case {
             // Writing to a String does not fail.
             let _ = writeln!(
                 table,
-                "| {} | {} ({} – {}) | {} | {:.2} | {:.2} | {:.1} + {:.1} = {:.1} | {} | {} |",
+                "| {} | {} ({} – {}) | {} | {:.2} | {:.2} | {:.1} + {:.1} = {:.1} | {} | {} | {} |",
                 entry.name,
                 round(entry.rate.median),
                 round(entry.rate.min),
@@ -189,6 +193,7 @@ impl Case {
                 entry.cpu_us.median,
                 ratio(|entry| entry.cpu_us.median),
                 if memory > 0.0 { format!("{memory:.0}") } else { "–".to_owned() },
+                entry.own_share.map_or("–".to_owned(), |share| format!("{:.0} %", share * 100.0)),
             );
         }
         for entry in &self.entries {

@@ -2,12 +2,13 @@
 
 use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
 use tempfile::TempDir;
 
 use crate::children::Raw;
 use crate::context::{Context, round};
 use crate::load::{Contestant, Loaded, micros, open_loop};
-use crate::machine::{self, Cpu};
+use crate::machine::{self, Cpu, Disk};
 use crate::report::{Case, Entry, Sample};
 use crate::server::{PLAIN, Server, Settings, syncline_command};
 
@@ -32,6 +33,9 @@ const SIGNED_PER_SECOND_ALONE: u64 = 10_000;
 const GROWN: [u64; 3] = [10_000, 100_000, 1_000_000];
 /// Time for all those writes; on a machine that is too slow for it the last size is what it got to.
 const GROWTH_MAX: Duration = Duration::from_secs(240);
+
+/// Syncs of the disk that are timed beside a case.
+const SYNCS: usize = 100;
 
 const OPEN: &str = "secsync/updates, open loop at half of the saturated rate, 64 connections, 64 documents";
 const SIGNED: &str = "secsync/updates, signatures checked, 16 in flight, 16 documents";
@@ -70,6 +74,7 @@ fn writes_name(connections: usize, documents: usize) -> String {
 
 async fn writes(context: &mut Context, name: &str, connections: usize, documents: usize) -> anyhow::Result<()> {
     let disk = context.disk();
+    let sync = Disk::measure(disk, SYNCS)?;
     let ours = Server::syncline(disk, PLAIN).await?;
     let undurable = Server::syncline(disk, Settings { durable: false, ..PLAIN }).await?;
     let peer = Server::peer(disk, PLAIN).await?;
@@ -79,7 +84,10 @@ async fn writes(context: &mut Context, name: &str, connections: usize, documents
         Box::new(Loaded::new(&peer, Writer::many(&peer, connections, documents, 0).await?)),
         Box::new(Raw::start(disk, connections)?),
     ];
-    context.compare(name, "an update, acknowledged (and sent to the others on its document)", contestants).await
+    let mut case = context.compare(name, "an update, acknowledged (and sent to the others on its document)", contestants).await?;
+    case.figure(targets::SYNC, sync.fdatasync_median_ms);
+    context.add(case);
+    Ok(())
 }
 
 async fn open_writes(context: &mut Context) -> anyhow::Result<()> {
@@ -110,7 +118,9 @@ async fn signatures(context: &mut Context) -> anyhow::Result<()> {
         Box::new(Loaded::new(&unchecked, Writer::many(&unchecked, 16, 16, 0).await?).named("syncline, not checked")),
         Box::new(Loaded::new(&peer, Writer::many(&peer, 16, 16, count).await?).named("node peer, node:crypto")),
     ];
-    context.compare(SIGNED, "a signed update, acknowledged", contestants).await
+    let case = context.compare(SIGNED, "a signed update, acknowledged", contestants).await?;
+    context.add(case);
+    Ok(())
 }
 
 async fn component(context: &mut Context, name: &str, signed: Option<u64>) -> anyhow::Result<()> {
@@ -120,7 +130,16 @@ async fn component(context: &mut Context, name: &str, signed: Option<u64>) -> an
     for file in context.components.clone() {
         contestants.push(Box::new(logic::InComponent::start(cache.path(), Some(&file), signed).await?));
     }
-    context.compare(name, "an update from text to answer over SQLite in memory, no socket, no disk", contestants).await
+    let mut case = context.compare(name, "an update from text to answer over SQLite in memory, no socket, no disk", contestants).await?;
+    // Signatures are all that tells the two cases apart.
+    let unchecked = context.cases.iter().find(|case| signed.is_some() && case.name == targets::COMPONENT);
+    for without in unchecked.map_or(&[][..], |case| &case.entries) {
+        let with = case.entry(&without.name).map(|entry| entry.cpu_us.median);
+        let check = with.context("the same were compared")? - without.cpu_us.median;
+        case.figure(&format!("{}: µs of a signature check", without.name), check);
+    }
+    context.add(case);
+    Ok(())
 }
 
 async fn loads(context: &mut Context, name: &str, updates: u64) -> anyhow::Result<()> {
@@ -131,7 +150,9 @@ async fn loads(context: &mut Context, name: &str, updates: u64) -> anyhow::Resul
         let loader = || Loader { address: server.address, url: workers::url(&place.document) };
         contestants.push(Box::new(Loaded::new(&server, (0..8).map(|_| loader()).collect())));
     }
-    context.compare(name, "connecting and taking the whole document in one frame", contestants).await
+    let case = context.compare(name, "connecting and taking the whole document in one frame", contestants).await?;
+    context.add(case);
+    Ok(())
 }
 
 async fn fan_out(context: &mut Context, name: &str, readers: usize) -> anyhow::Result<()> {
@@ -143,7 +164,9 @@ async fn fan_out(context: &mut Context, name: &str, readers: usize) -> anyhow::R
         Box::new(Loaded::new(&peer, vec![FanOut::updates(&peer, readers).await?]).weighing(weight)),
         Box::new(Loaded::new(&bare, vec![FanOut::bare(&bare, readers).await?]).weighing(weight)),
     ];
-    context.compare(name, "one delivery; times are until the last reader has the update", contestants).await
+    let case = context.compare(name, "one delivery; times are until the last reader has the update", contestants).await?;
+    context.add(case);
+    Ok(())
 }
 
 async fn ephemeral(context: &mut Context) -> anyhow::Result<()> {
@@ -156,13 +179,17 @@ async fn ephemeral(context: &mut Context) -> anyhow::Result<()> {
         }
         contestants.push(Box::new(Loaded::new(&server, senders)));
     }
-    context.compare(EPHEMERAL, "a message, relayed to four", contestants).await
+    let case = context.compare(EPHEMERAL, "a message, relayed to four", contestants).await?;
+    context.add(case);
+    Ok(())
 }
 
 async fn idle(context: &mut Context) -> anyhow::Result<()> {
     let count = if context.quick { 500 } else { 10_000 };
     let mut case = Case::new(targets::IDLE, &format!("a socket is opened on one of 100 documents, {count} in all"), Vec::new());
     for server in [Server::syncline(context.disk(), PLAIN).await?, Server::peer(context.disk(), PLAIN).await?] {
+        let share = idle_share(&server, context.window).await?;
+        case.figure(&format!("{}: per cent of a core without a connection", server.name), share * 100.0);
         let documents: Vec<_> = (0..100).map(|_| workers::fresh_document()).collect();
         let mut clients = Vec::with_capacity(count);
         // What the first connections load once is no part of a socket's cost.
@@ -180,14 +207,19 @@ async fn idle(context: &mut Context) -> anyhow::Result<()> {
         sample.resident_bytes = machine::resident_bytes(server.process)?;
         let each = sample.resident_bytes.saturating_sub(before) as f64 / (count - documents.len()) as f64 / 1024.0;
         case.figure(&format!("{}: KiB of resident memory a socket", server.name), each);
-        let quiet = Cpu::of(server.process)?;
-        tokio::time::sleep(context.window).await;
-        let share = Cpu::of(server.process)?.since(quiet).total_s() / context.window.as_secs_f64();
-        case.figure(&format!("{}: per cent of a core while nothing happens", server.name), share * 100.0);
+        let share = idle_share(&server, context.window).await?;
+        case.figure(&format!("{}: per cent of a core with all of them", server.name), share * 100.0);
         case.entries.push(Entry::new(&server.name, vec![sample]));
     }
     context.add(case);
     Ok(())
+}
+
+/// The share of a core that a server takes while nobody asks for anything.
+async fn idle_share(server: &Server, window: Duration) -> anyhow::Result<f64> {
+    let before = Cpu::of(server.process)?;
+    tokio::time::sleep(window).await;
+    Ok(Cpu::of(server.process)?.since(before).total_s() / window.as_secs_f64())
 }
 
 async fn start(context: &mut Context) -> anyhow::Result<()> {
