@@ -38,7 +38,7 @@ clients: build node
 # only='fan-out' (part of a case's name), rounds=5, seconds=3, quick=1 (does it work at all?), write-docs=1
 bench: build node
 	cd tests/bench/peers && npm ci --no-audit --no-fund --silent
-	$(CARGO) bench --locked -p syncline-tests --bench protocols -- \
+	$(CARGO) bench --locked --bench protocols -- \
 		$(if $(quick),--quick) $(if $(only),--only '$(only)') $(if $(rounds),--rounds $(rounds)) \
 		$(if $(seconds),--seconds $(seconds)) $(if $(write-docs),--write-docs)
 

@@ -20,7 +20,7 @@ use context::Context;
 use machine::Disk;
 use report::Report;
 
-const USAGE: &str = "options: --only TEXT (part of a case's name, such as secsync), --rounds N (3), --seconds N (3, a round), --quick, \
+const USAGE: &str = "options: --only TEXT (part of a case's name, such as secsync), --rounds N (3), --seconds N (2, a round), --quick, \
     --component FILE (compared with the shipped component), --write-docs";
 
 struct Options {
@@ -29,7 +29,7 @@ struct Options {
 }
 
 fn options(arguments: Vec<String>, folder: PathBuf) -> anyhow::Result<Options> {
-    let window = Duration::from_secs(3);
+    let window = Duration::from_secs(2);
     let mut context = Context {
         rounds: 3,
         window,
