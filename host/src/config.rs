@@ -11,6 +11,7 @@ use crate::executor::sqlite::{SqliteExecutor, SqliteSettings};
 use crate::pubsub::memory::MemoryPubSub;
 use crate::runtime::{Backends, GUEST_COMPONENT, MountSettings, RuntimeSettings};
 use crate::server::ServerSettings;
+use crate::server::tls::TlsFiles;
 use crate::storage::Storage;
 use crate::storage::files::FileObjects;
 use crate::storage::memory::{MemoryKeyValue, MemoryObjects};
@@ -20,6 +21,7 @@ mod check;
 mod folder;
 mod log;
 pub(crate) mod message;
+mod tls;
 
 pub use folder::DataFolder;
 pub use log::log_filter;
@@ -82,6 +84,8 @@ pub struct Config {
     pub pubsub: String,
     /// Opens what is meant for whoever runs the server.
     pub admin_token: Option<String>,
+    /// Certificate of the main listener; none: plain HTTP.
+    pub tls: Option<TlsFiles>,
     /// What is logged, and how.
     pub log: LogConfig,
     /// A component file instead of the one that is built in.
@@ -100,6 +104,7 @@ impl Default for Config {
             storage: StorageConfig::default(),
             pubsub: "memory:".into(),
             admin_token: None,
+            tls: None,
             log: LogConfig::default(),
             component: None,
             mounts: Vec::new(),
@@ -155,6 +160,8 @@ pub struct MountConfig {
     pub path: Option<String>,
     /// A listener of its own.
     pub listen: Option<String>,
+    /// Certificate of that listener; none: plain HTTP.
+    pub tls: Option<TlsFiles>,
     /// An app component.
     pub app: Option<PathBuf>,
     /// The protocol's settings.
@@ -199,6 +206,10 @@ impl Config {
         let of_mounts = config.mounts.iter_mut().flat_map(|mount| [&mut mount.settings_file, &mut mount.app]);
         for file in of_mounts.chain([&mut config.component]).flatten() {
             *file = folder.join(&*file);
+        }
+        for tls in config.mounts.iter_mut().map(|mount| &mut mount.tls).chain([&mut config.tls]).flatten() {
+            tls.certificate = folder.join(&tls.certificate);
+            tls.key = folder.join(&tls.key);
         }
         Ok(config)
     }
@@ -254,6 +265,7 @@ impl Config {
             ("pubsub", self.pubsub != other.pubsub),
             ("admin_token", self.admin_token != other.admin_token),
             ("log", self.log != other.log),
+            ("tls", self.tls_differs(other)),
         ];
         differing.into_iter().filter_map(|(key, differs)| differs.then_some(key)).collect()
     }
@@ -269,7 +281,7 @@ impl Config {
         if self.admin_token.as_deref() == Some("") {
             return Err(ConfigError::Value { key: "admin_token".into(), message: "must not be empty".into() });
         }
-        Ok(ServerSettings { listen: self.listen.clone(), admin_token: self.admin_token.clone() })
+        Ok(ServerSettings { listen: self.listen.clone(), admin_token: self.admin_token.clone(), tls: self.tls_by_listener()? })
     }
 
     /// Opens the backends.

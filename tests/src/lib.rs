@@ -7,6 +7,7 @@ pub mod process;
 pub mod secsync;
 pub mod server;
 pub mod socket;
+pub mod tls;
 
 use std::time::Duration;
 

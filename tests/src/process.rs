@@ -13,6 +13,8 @@ use crate::DEADLINE;
 pub struct Process {
     /// The main listener.
     pub address: SocketAddr,
+    /// Whether it speaks TLS there.
+    pub secure: bool,
     child: Child,
 }
 
@@ -53,8 +55,9 @@ impl Process {
         let mut lines = BufReader::new(child.stdout.take().expect("standard output is piped")).lines();
         let line = tokio::time::timeout(DEADLINE, lines.next_line()).await.expect("the server starts within the deadline");
         let line = line.expect("standard output can be read").expect("the server says where it listens");
-        let address = line.strip_prefix("listening on http://").and_then(|address| address.parse().ok());
-        Self { address: address.unwrap_or_else(|| panic!("an address was expected, not {line:?}")), child }
+        let url = line.strip_prefix("listening on ").and_then(|url| url.split_once("://"));
+        let (scheme, address) = url.unwrap_or_else(|| panic!("a URL was expected, not {line:?}"));
+        Self { address: address.parse().expect("the URL has an address"), secure: scheme == "https", child }
     }
 
     /// The process id.

@@ -1,5 +1,6 @@
 //! A server in this process, with any backends.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -8,6 +9,7 @@ use syncline::executor::Executor;
 use syncline::executor::sqlite::{SqliteExecutor, SqliteSettings};
 use syncline::pubsub::memory::MemoryPubSub;
 use syncline::runtime::{Backends, GUEST_COMPONENT, MountSettings, Reloaded, Runtime, RuntimeError, RuntimeSettings};
+use syncline::server::tls::TlsFiles;
 use syncline::server::{Server, ServerSettings};
 use syncline::storage::Storage;
 use syncline::storage::memory::{MemoryKeyValue, MemoryObjects};
@@ -33,6 +35,8 @@ pub struct Setup {
     pub runtime: RuntimeSettings,
     /// For `/metrics`.
     pub admin_token: Option<String>,
+    /// Certificates by listener; the main one is `127.0.0.1:0`.
+    pub tls: BTreeMap<String, TlsFiles>,
     /// Data of an earlier server, to go on with.
     pub folder: Option<Arc<TempDir>>,
 }
@@ -45,6 +49,7 @@ impl Default for Setup {
             executor: None,
             runtime: RuntimeSettings { cache: Some(cache()), ..RuntimeSettings::default() },
             admin_token: None,
+            tls: BTreeMap::new(),
             folder: None,
         }
     }
@@ -91,7 +96,7 @@ impl TestServer {
         let storage = Storage { keyvalue: Arc::new(MemoryKeyValue::new()), objects: Arc::new(MemoryObjects::new()) };
         let backends = Backends { executor, storage, pubsub: Arc::new(MemoryPubSub::default()) };
         let runtime = Runtime::start(&setup.component, setup.runtime, &setup.mounts, backends).await?;
-        let settings = ServerSettings { listen: "127.0.0.1:0".into(), admin_token: setup.admin_token };
+        let settings = ServerSettings { listen: "127.0.0.1:0".into(), admin_token: setup.admin_token, tls: setup.tls };
         let server = Server::start(runtime, &setup.mounts, settings).await?;
         let address = server.addresses()[0];
         Ok(Self { address, server: Some(server), folder })
@@ -108,6 +113,11 @@ impl TestServer {
             server.stop().await;
         }
         self.folder.clone()
+    }
+
+    /// The server itself.
+    pub fn server(&self) -> &Server {
+        self.server.as_ref().expect("the server was not stopped")
     }
 
     /// Where it listens, the main listener first.

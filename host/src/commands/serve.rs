@@ -24,6 +24,7 @@ pub async fn run(arguments: ServeArguments) -> anyhow::Result<()> {
     }
     let mounts = config.mount_settings()?;
     let server_settings = config.server_settings()?;
+    server_settings.check()?;
     let data = config.take_data_folder()?;
     let backends = config.open_backends().await?;
     let runtime = Runtime::start(&config.component()?, config.runtime_settings(), &mounts, backends).await?;
@@ -84,7 +85,10 @@ async fn reload(arguments: &ServeArguments, running: &Config, server: &ServerHan
     let warnings = config.check()?;
     let fixed = running.restart_keys(&config);
     anyhow::ensure!(fixed.is_empty(), "only a restart can change {}", fixed.join(", "));
-    Ok((server.reload(&config.component()?, &config.mount_settings()?).await?, warnings))
+    let certificates = server.read_certificates()?;
+    let reloaded = server.reload(&config.component()?, &config.mount_settings()?).await?;
+    certificates.exchange();
+    Ok((reloaded, warnings))
 }
 
 async fn stop(server: Server, control: Option<ControlServer>) {

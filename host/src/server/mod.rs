@@ -1,6 +1,6 @@
 //! The server: listeners, routes, HTTP and WebSockets in front of a [`Runtime`].
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use hyper::service::service_fn;
 use hyper::{Request, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::RwLock;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -22,11 +23,13 @@ mod handle;
 mod operations;
 mod requests;
 mod routes;
+pub mod tls;
 mod websocket;
 
 use handle::Listener;
-pub use handle::{Listening, ServerHandle};
+pub use handle::{Certificates, Listening, ServerHandle};
 use routes::Routes;
+use tls::{Tls, TlsError, TlsFiles};
 
 /// Time for a client to send the head of a request, and for an idle keep-alive connection.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
@@ -44,6 +47,14 @@ pub enum ServerError {
         /// Why.
         error: std::io::Error,
     },
+    /// The certificate of a listener cannot be used.
+    #[error("TLS of {address}: {error}")]
+    Tls {
+        /// As configured.
+        address: String,
+        /// Why.
+        error: TlsError,
+    },
 }
 
 /// How the server is set.
@@ -53,6 +64,18 @@ pub struct ServerSettings {
     pub listen: String,
     /// What `/metrics` asks for as a bearer token; none: it is open.
     pub admin_token: Option<String>,
+    /// Certificates by the address of their listener, as it is configured; a listener without one speaks plain HTTP.
+    pub tls: BTreeMap<String, TlsFiles>,
+}
+
+impl ServerSettings {
+    /// Whether all certificates can be used.
+    pub fn check(&self) -> Result<(), ServerError> {
+        for (address, files) in &self.tls {
+            files.check().map_err(|error| ServerError::Tls { address: address.clone(), error })?;
+        }
+        Ok(())
+    }
 }
 
 /// A running server.
@@ -71,6 +94,8 @@ pub(crate) struct Shared {
     /// The listener that answers for the process itself.
     pub(crate) main: bool,
     pub(crate) admin_token: Option<String>,
+    /// Its certificate; none: plain HTTP.
+    pub(crate) tls: Option<Tls>,
     /// Set once the process stops.
     pub(crate) stopping: watch::Receiver<bool>,
 }
@@ -101,6 +126,8 @@ impl Server {
         }
         let (mut addresses, mut listeners, mut accepting) = (Vec::new(), Vec::new(), JoinSet::new());
         for (index, listen) in all.into_iter().enumerate() {
+            let tls = settings.tls.get(&listen).cloned().map(Tls::load).transpose();
+            let tls = tls.map_err(|error| ServerError::Tls { address: listen.clone(), error })?;
             let listener = bind(&listen).await.map_err(|error| ServerError::Listen { address: listen.clone(), error })?;
             let address = listener.local_addr().map_err(|error| ServerError::Listen { address: listen.clone(), error })?;
             addresses.push(address);
@@ -109,6 +136,7 @@ impl Server {
                 runtime: runtime.clone(),
                 main: index == 0,
                 admin_token: settings.admin_token.clone(),
+                tls,
                 stopping: stopping.clone(),
             });
             accepting.spawn(accept_all(listener, shared.clone()));
@@ -179,11 +207,28 @@ async fn serve_connection(stream: TcpStream, remote: SocketAddr, shared: Arc<Sha
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY could not be set");
     }
+    let Some(tls) = &shared.tls else { return serve_stream(stream, remote, false, shared).await };
+    let mut stopping = shared.stopping.clone();
+    let accepted = tokio::select! {
+        accepted = tls.accept(stream) => accepted,
+        () = stopped(&mut stopping) => return,
+    };
+    match accepted {
+        Ok(stream) => serve_stream(stream, remote, true, shared).await,
+        Err(error) => tracing::debug!(%error, "a TLS handshake failed"),
+    }
+}
+
+/// Serves HTTP on a stream; `secure` says whether nobody on the way can read it.
+async fn serve_stream<S>(stream: S, remote: SocketAddr, secure: bool, shared: Arc<Shared>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let _open = shared.runtime.metrics().http_connection();
     let mut stopping = shared.stopping.clone();
     let service = service_fn(move |request: Request<Incoming>| {
         // A task of its own: a client that goes away must not tear a call out of the middle of a transaction.
-        let answering = tokio::spawn(requests::answer(request, remote, shared.clone()));
+        let answering = tokio::spawn(requests::answer(request, remote, secure, shared.clone()));
         async move {
             Ok::<_, Infallible>(answering.await.unwrap_or_else(|error| {
                 tracing::error!(%error, "a request was not answered");

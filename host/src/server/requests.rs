@@ -19,7 +19,7 @@ use crate::runtime::{CallFailed, MountCore};
 pub(crate) type Answer = Response<Full<Bytes>>;
 
 /// Answers a request.
-pub(crate) async fn answer(request: Request<Incoming>, remote: SocketAddr, shared: Arc<Shared>) -> Answer {
+pub(crate) async fn answer(request: Request<Incoming>, remote: SocketAddr, secure: bool, shared: Arc<Shared>) -> Answer {
     let path = request.uri().path().to_owned();
     // A WebSocket is never meant for the process itself: at the root of a listener any path may be a mount's.
     let upgrade = websocket::is_upgrade(&request);
@@ -34,12 +34,12 @@ pub(crate) async fn answer(request: Request<Incoming>, remote: SocketAddr, share
     let mount = found.mount.clone();
     let answer = if upgrade {
         match found.takes_upgrades {
-            true => websocket::upgrade(request, remote, &mount, &shared).await,
+            true => websocket::upgrade(request, remote, secure, &mount, &shared).await,
             false => status(StatusCode::NOT_FOUND),
         }
     } else {
         match found.takes_requests {
-            true => of_mount(request, remote, &mount).await,
+            true => of_mount(request, remote, secure, &mount).await,
             false => status(StatusCode::NOT_FOUND),
         }
     };
@@ -55,7 +55,7 @@ pub(crate) fn status(status: StatusCode) -> Answer {
 }
 
 /// The head of a request as the component gets it.
-pub(crate) fn request_head(parts: &hyper::http::request::Parts, remote: SocketAddr) -> Arc<RequestHead> {
+pub(crate) fn request_head(parts: &hyper::http::request::Parts, remote: SocketAddr, secure: bool) -> Arc<RequestHead> {
     let header = |(name, value): (&HeaderName, &HeaderValue)| Header { name: name.as_str().to_owned(), value: value.as_bytes().to_vec() };
     Arc::new(RequestHead {
         method: parts.method.as_str().to_owned(),
@@ -63,13 +63,13 @@ pub(crate) fn request_head(parts: &hyper::http::request::Parts, remote: SocketAd
         query: parts.uri.query().map(str::to_owned),
         headers: parts.headers.iter().map(header).collect(),
         remote_address: remote.ip().to_string(),
-        secure: false,
+        secure,
     })
 }
 
-async fn of_mount(request: Request<Incoming>, remote: SocketAddr, mount: &Arc<MountCore>) -> Answer {
+async fn of_mount(request: Request<Incoming>, remote: SocketAddr, secure: bool, mount: &Arc<MountCore>) -> Answer {
     let (parts, body) = request.into_parts();
-    let head = request_head(&parts, remote);
+    let head = request_head(&parts, remote, secure);
     let connection = mount.new_id();
     let accept = match mount.admit(connection, head.clone()).await {
         Ok(Admission::Refuse(response)) => return from_mount(response, mount),

@@ -54,7 +54,13 @@ pub(crate) fn is_upgrade(request: &Request<Incoming>) -> bool {
 }
 
 /// Answers an upgrade; where it is accepted, a task serves the socket from then on.
-pub(crate) async fn upgrade(mut request: Request<Incoming>, remote: SocketAddr, mount: &Arc<MountCore>, shared: &Arc<Shared>) -> Answer {
+pub(crate) async fn upgrade(
+    mut request: Request<Incoming>,
+    remote: SocketAddr,
+    secure: bool,
+    mount: &Arc<MountCore>,
+    shared: &Arc<Shared>,
+) -> Answer {
     if request.method() != Method::GET {
         return status(StatusCode::METHOD_NOT_ALLOWED);
     }
@@ -70,7 +76,7 @@ pub(crate) async fn upgrade(mut request: Request<Incoming>, remote: SocketAddr, 
     let (parts, _body) = request.into_parts();
     let switching = |headers: &[Header], subprotocol: Option<&str>| switching_protocols(&accept_key, headers, subprotocol);
     let config = socket_config(mount);
-    match mount.upgrade(request_head(&parts, remote)).await {
+    match mount.upgrade(request_head(&parts, remote, secure)).await {
         Upgraded::Accepted { connection, subprotocol, headers } => {
             mount.metrics.connected(&mount.name);
             let (mount, shared) = (mount.clone(), shared.clone());

@@ -1,7 +1,7 @@
 //! End to end: a client on one side of a socket, the shipped component in the real host on the other.
 //!
 //! `bad_input` holds what must be refused or ignored, `protocol` what must work, `server` what is around the protocols,
-//! `cli` the command, `component` what the component may ask its host for.
+//! `tls` what is encrypted on the way, `cli` the command, `component` what the component may ask its host for.
 
 mod bad_input;
 mod cli;
@@ -12,3 +12,4 @@ mod raw;
 mod reload;
 mod server;
 mod support;
+mod tls;
