@@ -1,6 +1,7 @@
 //! Prometheus metrics. Labels come from the configuration and the contract only, so that their number is bounded.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -10,6 +11,10 @@ use prometheus::{
 
 /// Distinct metric names that components may bring, all mounts together.
 const COMPONENT_METRICS_MAX: usize = 200;
+/// Distinct series (a metric with its labels) that components may bring, all mounts together.
+const COMPONENT_SERIES_MAX: usize = 5000;
+/// Bytes of the name and the labels of one such series.
+const COMPONENT_SERIES_BYTES_MAX: usize = 1000;
 
 /// Close codes with a label of their own. Clients may send any code: the others share `other`.
 const CLOSE_CODES: std::ops::RangeInclusive<u16> = 1000..=1015;
@@ -48,11 +53,26 @@ struct ComponentMetrics {
     counters: HashMap<String, CounterVec>,
     gauges: HashMap<String, GaugeVec>,
     histograms: HashMap<String, HistogramVec>,
+    /// Hashes of the series that there are.
+    series: HashSet<u64>,
 }
 
 impl ComponentMetrics {
-    fn len(&self) -> usize {
-        self.counters.len() + self.gauges.len() + self.histograms.len()
+    /// Whether another metric may be made.
+    fn has_room(&self) -> bool {
+        self.counters.len() + self.gauges.len() + self.histograms.len() < COMPONENT_METRICS_MAX
+    }
+
+    /// Whether a series is there or may be made.
+    fn takes(&mut self, mount: &str, name: &str, labels: &[(String, String)]) -> bool {
+        let bytes: usize = labels.iter().map(|(label, value)| label.len() + value.len()).sum();
+        if name.len() + bytes > COMPONENT_SERIES_BYTES_MAX {
+            return false;
+        }
+        let mut hasher = DefaultHasher::new();
+        (mount, name, labels).hash(&mut hasher);
+        let series = hasher.finish();
+        self.series.contains(&series) || (self.series.len() < COMPONENT_SERIES_MAX && self.series.insert(series))
     }
 }
 
@@ -252,7 +272,10 @@ impl Metrics {
 
     pub(crate) fn component_counter(&self, mount: &str, name: &str, labels: &[(String, String)], value: f64) {
         let mut component = self.component.lock();
-        let room = component.len() < COMPONENT_METRICS_MAX;
+        if !component.takes(mount, name, labels) {
+            return;
+        }
+        let room = component.has_room();
         let (names, values) = with_mount(mount, labels);
         let make = || CounterVec::new(Opts::new(name, name), &names);
         let counter = registered(&self.registry, &mut component.counters, name, room, make);
@@ -266,7 +289,10 @@ impl Metrics {
 
     pub(crate) fn component_gauge(&self, mount: &str, name: &str, labels: &[(String, String)], value: f64) {
         let mut component = self.component.lock();
-        let room = component.len() < COMPONENT_METRICS_MAX;
+        if !component.takes(mount, name, labels) {
+            return;
+        }
+        let room = component.has_room();
         let (names, values) = with_mount(mount, labels);
         let make = || GaugeVec::new(Opts::new(name, name), &names);
         let gauge = registered(&self.registry, &mut component.gauges, name, room, make);
@@ -277,7 +303,10 @@ impl Metrics {
 
     pub(crate) fn component_histogram(&self, mount: &str, name: &str, labels: &[(String, String)], value: f64) {
         let mut component = self.component.lock();
-        let room = component.len() < COMPONENT_METRICS_MAX;
+        if !component.takes(mount, name, labels) {
+            return;
+        }
+        let room = component.has_room();
         let (names, values) = with_mount(mount, labels);
         let make = || HistogramVec::new(HistogramOpts::new(name, name), &names);
         let histogram = registered(&self.registry, &mut component.histograms, name, room, make);
@@ -334,10 +363,11 @@ fn registered<'a, M: Clone + prometheus::core::Collector + 'static>(
     make: impl FnOnce() -> Result<M, prometheus::Error>,
 ) -> Option<&'a M> {
     if !known.contains_key(name) {
-        let made = make().and_then(|metric| registry.register(Box::new(metric.clone())).map(|()| metric));
-        match made {
-            Ok(metric) if room => known.insert(name.to_owned(), metric),
-            Ok(_) => None,
+        if !room {
+            return None;
+        }
+        match make().and_then(|metric| registry.register(Box::new(metric.clone())).map(|()| metric)) {
+            Ok(metric) => known.insert(name.to_owned(), metric),
             Err(error) => {
                 tracing::debug!(name, %error, "a metric of the component was dropped");
                 None

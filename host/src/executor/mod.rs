@@ -80,6 +80,23 @@ pub struct RowSet {
     pub truncated: bool,
 }
 
+impl RowSet {
+    /// Bytes of texts and blobs in it.
+    fn content_bytes(&self) -> usize {
+        let cell = |value: &Value| match value {
+            Value::Text(text) => text.len(),
+            Value::Blob(bytes) => bytes.len(),
+            Value::Null | Value::Integer(_) | Value::Real(_) => 0,
+        };
+        self.rows.iter().flatten().map(cell).sum()
+    }
+}
+
+/// Bytes, and rows, that the results of one batch may have together.
+const BATCH_BYTES_MAX: usize = 64 << 20;
+/// See [`BATCH_BYTES_MAX`].
+const BATCH_ROWS_MAX: usize = 1_000_000;
+
 /// Which kind of constraint refused a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConstraintKind {
@@ -208,9 +225,14 @@ pub trait Transaction: Send {
 
     /// Runs several in order, up to the first error.
     async fn execute_batch(&mut self, statements: &[Statement]) -> Result<Vec<RowSet>, ExecutorError> {
-        let mut results = Vec::with_capacity(statements.len());
+        let (mut results, mut bytes, mut rows) = (Vec::with_capacity(statements.len()), 0, 0);
         for statement in statements {
-            results.push(self.execute(statement, None).await?);
+            let result = self.execute(statement, None).await?;
+            (bytes, rows) = (bytes + result.content_bytes(), rows + result.rows.len());
+            if bytes > BATCH_BYTES_MAX || rows > BATCH_ROWS_MAX {
+                return Err(ExecutorError::Limit("size of the results of a batch".into()));
+            }
+            results.push(result);
         }
         Ok(results)
     }

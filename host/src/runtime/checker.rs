@@ -11,6 +11,7 @@ use wasmtime::Store;
 use super::bindings::guest::GuestPre;
 use super::engine::RuntimeEngine;
 use super::imports::app::App;
+use super::limits;
 use super::plans::Plan;
 use super::revision::{Identity, Revision};
 use super::state::{State, bound};
@@ -18,7 +19,7 @@ use super::{EMPTY_APP_COMPONENT, MountSettings, OWN_NAME, RuntimeError, RuntimeS
 use crate::config::message::without_value;
 
 /// Time to check the settings of one mount.
-const CHECK_DEADLINE: Duration = Duration::from_secs(10);
+const CHECK_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Checks settings of mounts without touching anything.
 pub struct Checker {
@@ -82,12 +83,16 @@ impl Checker {
     /// The plan of a mount, or what is wrong with its settings.
     async fn check(&self, mount: &MountSettings) -> Result<Checked, RuntimeError> {
         let mut store = Store::new(self.pre.engine(), State::unbound(self.settings.engine.instance_memory_bytes));
-        bound(&mut store);
+        bound(&mut store, limits::TRANSFER_BYTES_MAX);
         store.data_mut().deadline = Instant::now() + CHECK_DEADLINE;
         let guest = self.pre.instantiate_async(&mut store).await.map_err(RuntimeError::component)?;
         let settings = serde_json::Value::Object(mount.settings.clone()).to_string();
         let checked = guest.syncline_sync_mounts().call_check(&mut store, &mount.protocol, &settings).await;
-        let plan = checked.map_err(RuntimeError::component)?.map_err(|problems| refused(mount, &problems))?;
+        let fell = |error: wasmtime::Error| {
+            let reason = format!("check: {}", limits::loggable(&error.root_cause().to_string()));
+            RuntimeError::Start { mount: mount.name.clone(), reason }
+        };
+        let plan = limits::within_limits(checked.map_err(fell)?.map_err(|problems| refused(mount, &problems))?);
         let (app, app_digest) = self.app(mount)?;
         let identity = Identity { component_digest: self.component_digest, app_digest, settings };
         Ok(Checked { plan, app: Arc::new(app), pre: self.pre.clone(), identity })

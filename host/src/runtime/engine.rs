@@ -1,8 +1,6 @@
 //! The wasmtime engine: pooled instances, epoch deadlines, compiled code from the cache.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use wasmtime::component::{Component, Linker};
@@ -38,21 +36,13 @@ pub struct RuntimeEngine {
     engine: Engine,
     guest_linker: Linker<State>,
     app_linker: Linker<AppState>,
-    stop_ticking: Arc<AtomicBool>,
-}
-
-impl Drop for RuntimeEngine {
-    fn drop(&mut self) {
-        self.stop_ticking.store(true, Ordering::Relaxed);
-    }
 }
 
 impl RuntimeEngine {
     /// An engine; compiled code is kept below `cache` where one is given.
     pub fn new(settings: &EngineSettings, cache: Option<&Path>) -> Result<Self, RuntimeError> {
         let engine = Engine::new(&engine_config(settings, cache)?).map_err(RuntimeError::engine)?;
-        let stop_ticking = Arc::new(AtomicBool::new(false));
-        tick(engine.weak(), Arc::downgrade(&stop_ticking));
+        tick(engine.weak());
 
         let mut guest_linker = Linker::<State>::new(&engine);
         wasmtime_wasi::p2::add_to_linker_async(&mut guest_linker).map_err(RuntimeError::engine)?;
@@ -60,7 +50,7 @@ impl RuntimeEngine {
             .map_err(RuntimeError::engine)?;
         let mut app_linker = Linker::<AppState>::new(&engine);
         wasmtime_wasi::p2::add_to_linker_async(&mut app_linker).map_err(RuntimeError::engine)?;
-        Ok(Self { engine, guest_linker, app_linker, stop_ticking })
+        Ok(Self { engine, guest_linker, app_linker })
     }
 
     /// The engine itself.
@@ -111,16 +101,14 @@ fn engine_config(settings: &EngineSettings, cache: Option<&Path>) -> Result<Conf
     Ok(config)
 }
 
-/// Grows the epoch for as long as the engine lives, on a thread of its own: a busy runtime must not stop the clock
-/// that stops it.
-fn tick(engine: wasmtime::EngineWeak, stop: Weak<AtomicBool>) {
+/// Grows the epoch for as long as the engine lives, on a thread of its own: a busy runtime must not stop the clock that
+/// stops it. The engine lives as long as any instance: a call that outlives the run time still meets its deadline.
+fn tick(engine: wasmtime::EngineWeak) {
     let run = move || {
-        while stop.upgrade().is_some_and(|stop| !stop.load(Ordering::Relaxed)) {
+        while let Some(engine) = engine.upgrade() {
+            engine.increment_epoch();
+            drop(engine);
             std::thread::sleep(EPOCH_TICK);
-            match engine.upgrade() {
-                Some(engine) => engine.increment_epoch(),
-                None => break,
-            }
         }
     };
     if let Err(error) = std::thread::Builder::new().name("epoch".into()).spawn(run) {

@@ -27,12 +27,14 @@ pub mod gate;
 pub mod imports;
 mod instance;
 mod jobs;
+pub mod limits;
 mod mount;
 mod observe;
 pub mod queue;
 mod ready;
 mod reload;
 mod revision;
+mod standard_error;
 mod state;
 pub mod topics;
 
@@ -192,6 +194,17 @@ impl Default for RuntimeSettings {
     }
 }
 
+impl RuntimeSettings {
+    /// Enough instances that mounts, and some that come with a reload, cannot take them from each other: in each of its
+    /// calls one of the logic and one of the app.
+    fn with_room_for(&self, mounts: usize) -> Self {
+        let calls = mounts.saturating_add(2).saturating_mul(self.calls_per_mount);
+        let mut settings = self.clone();
+        settings.engine.instances = settings.engine.instances.max(u32::try_from(calls.saturating_mul(2)).unwrap_or(u32::MAX));
+        settings
+    }
+}
+
 /// All mounts of a process.
 pub struct Runtime {
     mounts: RwLock<Vec<Arc<MountCore>>>,
@@ -213,7 +226,7 @@ impl Runtime {
         mounts: &[MountSettings],
         backends: Backends,
     ) -> Result<Arc<Self>, RuntimeError> {
-        let checker = Checker::new(component, settings.clone())?;
+        let checker = Checker::new(component, settings.with_room_for(mounts.len()))?;
         let checked = checker.check_all(mounts).await?;
         for warning in mounts.iter().zip(&checked).flat_map(|(mount, checked)| checked.warnings(&mount.name)) {
             tracing::warn!("{warning}");

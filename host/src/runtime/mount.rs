@@ -1,6 +1,6 @@
 //! One mount in this process: its calls, its gate, its connections.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -21,10 +21,11 @@ use super::fanout::DeliverJob;
 use super::gate::{CallId, Gate, Release};
 use super::instance::{Answer, InstancePool, Invocation};
 use super::jobs::Jobs;
+use super::limits::{SUBSCRIPTION_BYTES_MAX, SUBSCRIPTIONS_MAX, loggable};
 use super::queue::Close;
 use super::revision::{CurrentPlan, Revision};
 use super::state::Call;
-use super::topics::{Mode, Subscriber, Topics};
+use super::topics::{Mode, Subscriber, SubscriptionLimits, TooManySubscriptions, Topics};
 use crate::executor::{Database, DatabaseName, Executor, ExecutorError, GroupObserver};
 use crate::metrics::Metrics;
 use crate::pubsub::PubSub;
@@ -32,8 +33,12 @@ use crate::storage::Storage;
 
 /// How often a call is run again because a database asked for it.
 const RERUNS_MAX: u32 = 12;
+/// Time for last publications, however short the drain is.
+const STOP_TIME_MIN: Duration = Duration::from_secs(1);
 /// How long what a client sent before it went away may still take.
 const AFTERLIFE: Duration = Duration::from_secs(30);
+
+const SUBSCRIPTION_LIMITS: SubscriptionLimits = SubscriptionLimits { topics: SUBSCRIPTIONS_MAX, bytes: SUBSCRIPTION_BYTES_MAX };
 
 /// Why a call gave no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -105,7 +110,8 @@ pub(crate) struct MountCore {
     pub(super) process: u64,
     pub(super) topics: Mutex<Topics>,
     pub(super) connections: RwLock<HashMap<u64, Arc<Connection>>>,
-    pub(super) deliveries: mpsc::UnboundedSender<DeliverJob>,
+    /// Publications that the component is to encode, by topic; a topic that is here has somebody who works on it.
+    pub(super) deliveries: Mutex<HashMap<String, VecDeque<DeliverJob>>>,
     executor: Arc<dyn Executor>,
     databases: tokio::sync::Mutex<HashMap<String, Arc<dyn Database>>>,
     pub(super) pool: InstancePool,
@@ -118,13 +124,12 @@ pub(crate) struct MountCore {
     pub(super) backlog: Backlog,
     connection_ids: Arc<AtomicU64>,
     stopping: AtomicBool,
-    myself: Weak<MountCore>,
+    pub(super) myself: Weak<MountCore>,
 }
 
 impl MountCore {
     /// A mount with its workers.
     pub(crate) fn new(parts: MountParts, revision: Arc<Revision>) -> Arc<Self> {
-        let (deliveries, delivery_jobs) = mpsc::unbounded_channel();
         let (deferred, deferred_work) = mpsc::unbounded_channel();
         let mount = Arc::new_cyclic(|myself| Self {
             name: parts.name,
@@ -139,7 +144,7 @@ impl MountCore {
             process: parts.process,
             topics: Mutex::default(),
             connections: RwLock::default(),
-            deliveries,
+            deliveries: Mutex::default(),
             executor: parts.executor,
             databases: tokio::sync::Mutex::default(),
             pool: parts.pool,
@@ -152,7 +157,6 @@ impl MountCore {
             stopping: AtomicBool::new(false),
             myself: myself.clone(),
         });
-        mount.runtime.spawn(super::fanout::deliver_all(Arc::downgrade(&mount), delivery_jobs));
         mount.runtime.spawn(carry_out_all(Arc::downgrade(&mount), deferred_work));
         mount
     }
@@ -226,7 +230,7 @@ impl MountCore {
             let mut lease = match self.pool.take(self, revision, failure.is_some()).await {
                 Ok(lease) => lease,
                 Err(error) => {
-                    tracing::error!(mount = self.name, error = format!("{error:#}"), "no instance can be made");
+                    tracing::error!(mount = self.name, error = cause(&error), "no instance can be made");
                     return Err(CallFailed::NotDurable);
                 }
             };
@@ -253,7 +257,7 @@ impl MountCore {
                     self.fail_after(id, call).await;
                     let timed_out = begun.elapsed() >= deadline;
                     let now = if timed_out { live::Failure::TimedOut } else { live::Failure::Trapped };
-                    let error = answer.err().map_or_else(String::new, |error| format!("{error:#}"));
+                    let error = answer.err().map_or_else(String::new, |error| cause(&error));
                     tracing::error!(mount = self.name, export = invocation.export(), error, "an instance was lost");
                     if failure.is_some() || !invocation.tried_again(now) {
                         return Err(if timed_out { CallFailed::TimedOut } else { CallFailed::Trapped });
@@ -391,7 +395,7 @@ impl MountCore {
         self.gate.lock().ended(call, &database.name, group);
     }
 
-    pub(crate) fn subscribe(&self, connection: u64, subscription: Subscription) {
+    pub(crate) fn subscribe(&self, connection: u64, subscription: Subscription) -> Result<(), TooManySubscriptions> {
         let mode = match subscription.mode {
             super::bindings::guest::syncline::host::pubsub::Mode::ForwardText => Mode::ForwardText,
             super::bindings::guest::syncline::host::pubsub::Mode::ForwardBinary => Mode::ForwardBinary,
@@ -402,9 +406,10 @@ impl MountCore {
         let live = self.connections.read().get(&connection).cloned();
         // A connection that has gone meanwhile must not come back as a subscriber for ever.
         if let Some(live) = live {
+            self.topics.lock().subscribe_within(connection, &topic, Subscriber { mode, group, cursor, presence }, SUBSCRIPTION_LIMITS)?;
             live.subscribed(&topic);
-            self.topics.lock().subscribe(connection, &topic, Subscriber { mode, group, cursor, presence });
         }
+        Ok(())
     }
 
     pub(crate) fn unsubscribe(&self, connection: u64, topic: &str) {
@@ -436,6 +441,9 @@ impl MountCore {
         if revision.plan.routes.is_empty() {
             return Ok(());
         }
+        // Settings that no instance takes are told here, and not call by call.
+        let configured = self.pool.take(self, revision, true).await;
+        drop(configured.map_err(|error| format!("configure: {}", loggable(&error.root_cause().to_string())))?);
         let deadline = Duration::from_millis(revision.plan.call_deadline_ms);
         let mut cursor = None;
         loop {
@@ -565,7 +573,8 @@ impl MountCore {
     pub(crate) async fn stop(self: &Arc<Self>, drain_default: Duration) {
         self.stopping.store(true, Ordering::Relaxed);
         let deadline = Instant::now() + self.plan().drain_ms.map_or(drain_default, Duration::from_millis);
-        if let Ok(completed) = self.run(&Invocation::Stop, self.call_deadline()).await {
+        let time = deadline.saturating_duration_since(Instant::now()).max(STOP_TIME_MIN).min(self.call_deadline());
+        if let Ok(completed) = self.run(&Invocation::Stop, time).await {
             let _ = self.finish_and_wait(completed.call, completed.bundles).await;
         }
         let connections: Vec<_> = self.connections.read().values().cloned().collect();
@@ -584,6 +593,11 @@ impl MountCore {
         }
         self.pool.clear();
     }
+}
+
+/// An error of a component with its causes, for the log.
+fn cause(error: &wasmtime::Error) -> String {
+    loggable(&format!("{error:#}")).into_owned()
 }
 
 /// The closes of the plan, as the host keeps them.

@@ -22,7 +22,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error as WsError, Message, Utf8Bytes, handshake::derive_accept_key};
 
-use super::requests::{Answer, from_mount, request_head, status};
+use super::requests::{Answer, HEADERS_MAX, from_mount, request_head, status};
 use super::{Shared, loggable};
 use crate::runtime::plans::UpgradeAnswer;
 use crate::runtime::queue::{Close, Frame};
@@ -35,6 +35,8 @@ const WRITE_BYTES: usize = 256 << 10;
 const READ_BUFFER_BYTES: usize = 4 << 10;
 /// How long the peer may take to answer a close frame, and to go away after a protocol error.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// The reason in a close frame: a control frame has at most 125 bytes, two of them the code.
+const REASON_BYTES_MAX: usize = 123;
 /// Pings in a row that may stay unanswered.
 const PONGS_MISSED_MAX: u32 = 2;
 
@@ -142,7 +144,7 @@ fn switching_protocols(accept_key: &str, headers: &[Header], subprotocol: Option
     if let Some(value) = subprotocol.and_then(|subprotocol| HeaderValue::try_from(subprotocol).ok()) {
         all.insert(SEC_WEBSOCKET_PROTOCOL, value);
     }
-    for header in headers {
+    for header in headers.iter().take(HEADERS_MAX) {
         if let (Ok(name), Ok(value)) = (HeaderName::try_from(header.name.as_str()), HeaderValue::from_bytes(&header.value)) {
             all.append(name, value);
         }
@@ -163,7 +165,8 @@ fn message(frame: Frame) -> Message {
 
 fn close_message(close: &Close) -> Message {
     // 1005 stands for a close frame without a code.
-    let frame = (close.code != 1005).then(|| CloseFrame { code: CloseCode::from(close.code), reason: close.reason.as_str().into() });
+    let reason = &close.reason[..close.reason.floor_char_boundary(REASON_BYTES_MAX)];
+    let frame = (close.code != 1005).then(|| CloseFrame { code: CloseCode::from(close.code), reason: reason.into() });
     Message::Close(frame)
 }
 

@@ -2,6 +2,8 @@
 
 mod app;
 mod deliver;
+mod excess;
+mod exports;
 mod failures;
 mod inputs;
 mod jobs;
@@ -58,7 +60,11 @@ struct Client {
 
 impl Client {
     async fn connect(address: SocketAddr) -> Self {
-        let mut socket = Socket::connect(address, "/faulty").await;
+        Self::connect_at(address, "/faulty").await
+    }
+
+    async fn connect_at(address: SocketAddr, path: &str) -> Self {
+        let mut socket = Socket::connect(address, path).await;
         let hello = text(socket.receive().await);
         let id = hello.strip_prefix("hello ").and_then(|id| id.parse().ok());
         Self { socket, id: id.unwrap_or_else(|| panic!("{hello}")) }
