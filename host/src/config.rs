@@ -11,6 +11,8 @@ use crate::executor::sqlite::{SqliteExecutor, SqliteSettings};
 use crate::pubsub::memory::MemoryPubSub;
 use crate::runtime::{Backends, GUEST_COMPONENT, MountSettings, RuntimeSettings};
 use crate::server::ServerSettings;
+use crate::server::address::Network;
+use crate::server::limits::Limits;
 use crate::server::tls::TlsFiles;
 use crate::storage::Storage;
 use crate::storage::files::FileObjects;
@@ -86,6 +88,10 @@ pub struct Config {
     pub admin_token: Option<String>,
     /// Certificate of the main listener; none: plain HTTP.
     pub tls: Option<TlsFiles>,
+    /// What clients may take.
+    pub limits: Limits,
+    /// Addresses and networks of proxies that are believed when they say whom they speak for.
+    pub trusted_proxies: Vec<String>,
     /// What is logged, and how.
     pub log: LogConfig,
     /// A component file instead of the one that is built in.
@@ -105,6 +111,8 @@ impl Default for Config {
             pubsub: "memory:".into(),
             admin_token: None,
             tls: None,
+            limits: Limits::default(),
+            trusted_proxies: Vec::new(),
             log: LogConfig::default(),
             component: None,
             mounts: Vec::new(),
@@ -264,6 +272,8 @@ impl Config {
             ("storage", self.storage != other.storage),
             ("pubsub", self.pubsub != other.pubsub),
             ("admin_token", self.admin_token != other.admin_token),
+            ("limits", self.limits != other.limits),
+            ("trusted_proxies", self.trusted_proxies != other.trusted_proxies),
             ("log", self.log != other.log),
             ("tls", self.tls_differs(other)),
         ];
@@ -281,7 +291,18 @@ impl Config {
         if self.admin_token.as_deref() == Some("") {
             return Err(ConfigError::Value { key: "admin_token".into(), message: "must not be empty".into() });
         }
-        Ok(ServerSettings { listen: self.listen.clone(), admin_token: self.admin_token.clone(), tls: self.tls_by_listener()? })
+        if let Some((key, message)) = self.limits.problem() {
+            return Err(ConfigError::Value { key: format!("limits.{key}"), message: message.into() });
+        }
+        let trusted_proxies: Result<Vec<Network>, _> = self.trusted_proxies.iter().map(|proxy| proxy.parse()).collect();
+        Ok(ServerSettings {
+            listen: self.listen.clone(),
+            admin_token: self.admin_token.clone(),
+            tls: self.tls_by_listener()?,
+            limits: self.limits.clone(),
+            trusted_proxies: trusted_proxies
+                .map_err(|error| ConfigError::Value { key: "trusted_proxies".into(), message: error.to_string() })?,
+        })
     }
 
     /// Opens the backends.
@@ -439,6 +460,17 @@ mod tests {
         };
         assert!(config("/a").is_ok());
         assert!(config("/b").unwrap_err().to_string().starts_with("mount[0].path"));
+    }
+
+    #[test]
+    fn limits_and_proxies_are_checked_by_name() {
+        let settings = |text| Config::parse(text, Path::new("a.toml")).unwrap().server_settings();
+        let set = settings("trusted_proxies = [\"127.0.0.1\", \"10.0.0.0/8\"]\n[limits]\nconnections = 7").unwrap();
+        assert_eq!((set.limits.connections, set.trusted_proxies.len()), (7, 2));
+        let message = |text| settings(text).unwrap_err().to_string();
+        assert!(message("trusted_proxies = [\"proxy\"]").starts_with("trusted_proxies: \"proxy\""));
+        assert!(message("[limits]\nburst_seconds = 0").starts_with("limits.burst_seconds: "));
+        assert!(Config::parse("[limits]\nconnexions = 7", Path::new("a.toml")).is_err());
     }
 
     #[test]

@@ -29,7 +29,7 @@
 //!     listen: listen.clone(),
 //! }];
 //! let runtime = Runtime::start(GUEST_COMPONENT, RuntimeSettings::default(), &mounts, backends).await?;
-//! let server = Server::start(runtime, &mounts, ServerSettings { listen, admin_token: None, tls: Default::default() }).await?;
+//! let server = Server::start(runtime, &mounts, ServerSettings { listen, ..ServerSettings::default() }).await?;
 //! tokio::signal::ctrl_c().await?;
 //! server.stop().await;
 //! # Ok(())

@@ -45,6 +45,7 @@ pub struct Metrics {
     publications: IntCounterVec,
     slow_readers: IntCounterVec,
     requests: IntCounterVec,
+    turned_away: IntCounterVec,
     component: Mutex<ComponentMetrics>,
 }
 
@@ -147,6 +148,7 @@ impl Metrics {
             publications: counter("syncline_publications_total", "Publications brought to local subscribers", &["mount"])?,
             slow_readers: counter("syncline_slow_readers_total", "Connections closed because they could not keep up", &["mount"])?,
             requests: counter("syncline_http_requests_total", "HTTP requests by class of their status", &["mount", "status"])?,
+            turned_away: counter("syncline_turned_away_total", "Connections and requests refused by a limit of the process", &["reason"])?,
             call_seconds,
             component: Mutex::default(),
             registry,
@@ -268,6 +270,10 @@ impl Metrics {
     pub(crate) fn request(&self, mount: &str, status: u16) {
         let class = format!("{}xx", status / 100);
         self.requests.with_label_values(&[mount, class.as_str()]).inc();
+    }
+
+    pub(crate) fn turned_away(&self, reason: &str) {
+        self.turned_away.with_label_values(&[reason]).inc();
     }
 
     pub(crate) fn component_counter(&self, mount: &str, name: &str, labels: &[(String, String)], value: f64) {

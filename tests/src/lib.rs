@@ -3,6 +3,7 @@
 //! Tests drive the shipped component in the real host: in this process ([`server::TestServer`]), or as the shipped
 //! binary where signals, crashes or the command line matter ([`process::Process`]).
 
+pub mod faulty_executor;
 pub mod process;
 pub mod secsync;
 pub mod server;

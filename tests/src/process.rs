@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use tokio::io::{AsyncBufReadExt as _, BufReader};
-use tokio::process::{Child, Command};
+use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
 
 use crate::DEADLINE;
 
@@ -16,6 +16,7 @@ pub struct Process {
     /// Whether it speaks TLS there.
     pub secure: bool,
     child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
 }
 
 /// The shipped binary, beside the test binaries.
@@ -53,11 +54,15 @@ impl Process {
         command.stdout(Stdio::piped());
         let mut child = command.spawn().expect("the binary is built");
         let mut lines = BufReader::new(child.stdout.take().expect("standard output is piped")).lines();
-        let line = tokio::time::timeout(DEADLINE, lines.next_line()).await.expect("the server starts within the deadline");
-        let line = line.expect("standard output can be read").expect("the server says where it listens");
+        let line = next_line(&mut lines).await;
         let url = line.strip_prefix("listening on ").and_then(|url| url.split_once("://"));
         let (scheme, address) = url.unwrap_or_else(|| panic!("a URL was expected, not {line:?}"));
-        Self { address: address.parse().expect("the URL has an address"), secure: scheme == "https", child }
+        Self { address: address.parse().expect("the URL has an address"), secure: scheme == "https", child, lines }
+    }
+
+    /// The next line that it says on standard output.
+    pub async fn line(&mut self) -> String {
+        next_line(&mut self.lines).await
     }
 
     /// The process id.
@@ -82,4 +87,9 @@ impl Process {
         let status = tokio::time::timeout(DEADLINE, self.child.wait()).await.expect("the server ends within the deadline");
         status.expect("the process was started here").code().expect("it ended by itself")
     }
+}
+
+async fn next_line(lines: &mut Lines<BufReader<ChildStdout>>) -> String {
+    let line = tokio::time::timeout(DEADLINE, lines.next_line()).await.expect("the server says something within the deadline");
+    line.expect("standard output can be read").expect("the server says where it listens")
 }

@@ -28,7 +28,8 @@ pub struct Snapshot {
     pub id: String,
 }
 
-fn base64url(bytes: impl AsRef<[u8]>) -> String {
+/// Bytes as base64 of the protocol.
+pub fn base64url(bytes: impl AsRef<[u8]>) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
@@ -86,7 +87,11 @@ impl Author {
 
     /// A first snapshot of a document.
     pub fn first_snapshot(&self, document: &str, content: &[u8]) -> Snapshot {
-        let id = fresh_id();
+        self.first_snapshot_named(fresh_id(), document, content)
+    }
+
+    /// The same with an id of the caller's.
+    pub fn first_snapshot_named(&self, id: String, document: &str, content: &[u8]) -> Snapshot {
         let public_data = json!({
             "docId": document, "pubKey": self.public_key(), "snapshotId": id,
             "parentSnapshotId": "", "parentSnapshotProof": FIRST_PROOF, "parentSnapshotUpdateClocks": {},
@@ -96,7 +101,11 @@ impl Author {
 
     /// A snapshot on a parent, whose updates were applied up to `clocks`.
     pub fn snapshot_on(&self, parent: &Snapshot, clocks: &BTreeMap<String, u64>, content: &[u8]) -> Snapshot {
-        let id = fresh_id();
+        self.snapshot_named_on(fresh_id(), parent, clocks, content)
+    }
+
+    /// The same with an id of the caller's.
+    pub fn snapshot_named_on(&self, id: String, parent: &Snapshot, clocks: &BTreeMap<String, u64>, content: &[u8]) -> Snapshot {
         let public_data = json!({
             "docId": parent.frame["publicData"]["docId"], "pubKey": self.public_key(), "snapshotId": id,
             "parentSnapshotId": parent.id, "parentSnapshotProof": proof_of_child(&parent.frame),

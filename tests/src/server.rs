@@ -7,8 +7,11 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 use syncline::executor::Executor;
 use syncline::executor::sqlite::{SqliteExecutor, SqliteSettings};
+use syncline::pubsub::PubSub;
 use syncline::pubsub::memory::MemoryPubSub;
 use syncline::runtime::{Backends, GUEST_COMPONENT, MountSettings, Reloaded, Runtime, RuntimeError, RuntimeSettings};
+use syncline::server::address::Network;
+use syncline::server::limits::Limits;
 use syncline::server::tls::TlsFiles;
 use syncline::server::{Server, ServerSettings};
 use syncline::storage::Storage;
@@ -31,12 +34,18 @@ pub struct Setup {
     pub mounts: Vec<MountSettings>,
     /// SQL; none: SQLite in a folder of the test.
     pub executor: Option<Arc<dyn Executor>>,
+    /// Publications between processes; none: in memory.
+    pub pubsub: Option<Arc<dyn PubSub>>,
     /// Limits.
     pub runtime: RuntimeSettings,
     /// For `/metrics`.
     pub admin_token: Option<String>,
     /// Certificates by listener; the main one is `127.0.0.1:0`.
     pub tls: BTreeMap<String, TlsFiles>,
+    /// What clients may take.
+    pub limits: Limits,
+    /// Proxies that are believed.
+    pub trusted_proxies: Vec<Network>,
     /// Data of an earlier server, to go on with.
     pub folder: Option<Arc<TempDir>>,
 }
@@ -47,16 +56,19 @@ impl Default for Setup {
             component: GUEST_COMPONENT.to_vec(),
             mounts: vec![secsync_mount("secsync", json!({}))],
             executor: None,
-            runtime: RuntimeSettings { cache: Some(cache()), ..RuntimeSettings::default() },
+            pubsub: None,
+            runtime: RuntimeSettings { cache: Some(compilation_cache()), ..RuntimeSettings::default() },
             admin_token: None,
             tls: BTreeMap::new(),
+            limits: Limits::default(),
+            trusted_proxies: Vec::new(),
             folder: None,
         }
     }
 }
 
 /// Compiled code is shared by all tests: compiling the component takes longer than most of them.
-fn cache() -> std::path::PathBuf {
+pub fn compilation_cache() -> std::path::PathBuf {
     std::env::temp_dir().join("syncline-tests-cache")
 }
 
@@ -94,9 +106,15 @@ impl TestServer {
             None => Arc::new(SqliteExecutor::start(SqliteSettings::new(folder.path())).await?),
         };
         let storage = Storage { keyvalue: Arc::new(MemoryKeyValue::new()), objects: Arc::new(MemoryObjects::new()) };
-        let backends = Backends { executor, storage, pubsub: Arc::new(MemoryPubSub::default()) };
+        let backends = Backends { executor, storage, pubsub: setup.pubsub.unwrap_or_else(|| Arc::new(MemoryPubSub::default())) };
         let runtime = Runtime::start(&setup.component, setup.runtime, &setup.mounts, backends).await?;
-        let settings = ServerSettings { listen: "127.0.0.1:0".into(), admin_token: setup.admin_token, tls: setup.tls };
+        let settings = ServerSettings {
+            listen: "127.0.0.1:0".into(),
+            admin_token: setup.admin_token,
+            tls: setup.tls,
+            limits: setup.limits,
+            trusted_proxies: setup.trusted_proxies,
+        };
         let server = Server::start(runtime, &setup.mounts, settings).await?;
         let address = server.addresses()[0];
         Ok(Self { address, server: Some(server), folder })

@@ -22,6 +22,8 @@ use crate::runtime::Backends;
 pub mod manifest;
 pub mod restore;
 mod target;
+#[cfg(test)]
+mod tests;
 
 pub use self::manifest::{FileEntry, MANIFEST, Manifest};
 pub use self::target::Target;

@@ -1,6 +1,6 @@
 //! The commands, one file each.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context as _, bail};
 use clap::Subcommand;
@@ -72,7 +72,7 @@ fn report(answer: &Answer) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn status(data: &PathBuf) -> anyhow::Result<()> {
+async fn status(data: &Path) -> anyhow::Result<()> {
     let status = answer(data, &Asked::Status).await?.status.context("the server does not say how it is")?;
     println!("{}", serde_json::to_string_pretty(&status)?);
     Ok(())

@@ -1,8 +1,10 @@
 //! `syncline serve`.
 
+use std::fmt::Write as _;
 use std::io::Write as _;
 use std::sync::Arc;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use syncline::config::{Config, LogConfig, LogFormat, log_filter};
 use syncline::control::{ControlServer, Controlled, Reload};
 use syncline::runtime::{Reloaded, Runtime};
@@ -22,6 +24,7 @@ pub async fn run(arguments: ServeArguments) -> anyhow::Result<()> {
     for warning in warnings {
         tracing::warn!("{warning}");
     }
+    raise_descriptor_limit();
     let mounts = config.mount_settings()?;
     let server_settings = config.server_settings()?;
     server_settings.check()?;
@@ -54,6 +57,14 @@ pub async fn run(arguments: ServeArguments) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Many systems start a process with few file descriptors that it may raise itself; each connection takes one.
+fn raise_descriptor_limit() {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        tracing::warn!(%error, "the limit of file descriptors could not be raised");
+    }
 }
 
 /// Reloads on SIGHUP and for the control socket; what came of it is logged too.
@@ -121,16 +132,19 @@ impl Signals {
 /// One line a listener on standard output, the main one first, so that whoever started the process learns which ports
 /// it got.
 fn announce(server: &Server) -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
+    let mut lines = String::new();
     for (index, listener) in server.handle().listeners().iter().enumerate() {
         let mounts = listener.mounts.join(", ");
         if index == 0 {
-            writeln!(out, "listening on {}", listener.url)?;
+            writeln!(lines, "listening on {}", listener.url)?;
         } else {
-            writeln!(out, "listening on {} for {mounts}", listener.url)?;
+            writeln!(lines, "listening on {} for {mounts}", listener.url)?;
         }
         tracing::info!(url = listener.url, mounts, "listening");
     }
+    // At once: whoever reads may go after the first line.
+    let mut out = std::io::stdout().lock();
+    out.write_all(lines.as_bytes())?;
     Ok(out.flush()?)
 }
 

@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
+use tokio::time::Instant;
 use wasmtime::Store;
 
 use super::bindings::guest::GuestPre;
@@ -82,7 +83,8 @@ impl Checker {
 
     /// The plan of a mount, or what is wrong with its settings.
     async fn check(&self, mount: &MountSettings) -> Result<Checked, RuntimeError> {
-        let mut store = Store::new(self.pre.engine(), State::unbound(self.settings.engine.instance_memory_bytes));
+        let mut store =
+            Store::new(self.pre.engine(), State::unbound(&self.settings.environment, self.settings.engine.instance_memory_bytes));
         bound(&mut store, limits::TRANSFER_BYTES_MAX);
         store.data_mut().deadline = Instant::now() + CHECK_DEADLINE;
         let guest = self.pre.instantiate_async(&mut store).await.map_err(RuntimeError::component)?;
@@ -153,7 +155,7 @@ impl Checker {
         };
         let prepared = self.engine.compile(&bytes).and_then(|component| self.engine.prepare_app(&component));
         let pre = prepared.map_err(|error| failed(error.to_string()))?;
-        let app = App::new(pre, self.settings.engine.instance_memory_bytes, self.settings.app_call_ms);
+        let app = App::new(pre, self.settings.environment.clone(), self.settings.engine.instance_memory_bytes, self.settings.app_call_ms);
         Ok((app, Sha256::digest(&bytes).into()))
     }
 }

@@ -1,7 +1,7 @@
 //! A live connection: its queues, its attachment, and the calls that serve it one after the other.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use tokio::task::AbortHandle;
 
 use super::bindings::guest::exports::syncline::sync::{live, socket};
 use super::bindings::guest::syncline::host::types;
+use super::budget::{Budget, Charge};
 use super::effect::Effect;
 use super::instance::{Answer, Invocation};
 use super::mount::MountCore;
@@ -44,10 +45,14 @@ pub(crate) struct Connection {
     progress: Notify,
     /// The first `receive` has returned without closing: the larger frame limit holds.
     received: AtomicBool,
+    /// Bytes that the socket's task holds.
+    socket_bytes: AtomicUsize,
 }
 
 struct Inner {
     queue: ConnectionQueue<socket::Input>,
+    /// What the inputs that wait take of the mount's budget.
+    inbox: Charge,
     attachment: Vec<u8>,
     alarm: Option<AbortHandle>,
     /// Tasks that run.
@@ -68,6 +73,7 @@ impl Connection {
             mount: Arc::downgrade(mount),
             inner: Mutex::new(Inner {
                 queue: ConnectionQueue::new(limits),
+                inbox: mount.budget.charge(0),
                 attachment: Vec::new(),
                 alarm: None,
                 tasks: 0,
@@ -76,6 +82,7 @@ impl Connection {
             wake: Notify::new(),
             progress: Notify::new(),
             received: AtomicBool::new(false),
+            socket_bytes: AtomicUsize::new(0),
         })
     }
 
@@ -95,6 +102,21 @@ impl Connection {
     pub(crate) fn wants_input(&self) -> bool {
         let inner = self.inner.lock();
         inner.queue.wants_input() && inner.tasks_waiting.is_empty()
+    }
+
+    /// The socket's task holds so many bytes itself: of a message that is not complete, and of frames on their way out.
+    pub(crate) fn set_socket_bytes(&self, bytes: usize) {
+        self.socket_bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes that the socket's task holds.
+    pub(crate) fn socket_bytes(&self) -> usize {
+        self.socket_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that wait for this connection, in its queues and at its socket.
+    pub(crate) fn waiting_bytes(&self) -> usize {
+        self.inner.lock().queue.total_bytes() + self.socket_bytes()
     }
 
     /// Whether the larger frame limit holds.
@@ -135,13 +157,13 @@ impl Connection {
 
     /// Closes once what is queued has been sent.
     pub(crate) fn close_after_queue(&self, close: Close) {
-        self.inner.lock().queue.close_after_queue(Some(close));
+        self.inner.lock().with_inbox(|queue| queue.close_after_queue(Some(close)));
         self.wake.notify_one();
     }
 
     /// Closes at once.
     pub(crate) fn close_now(&self, close: Close) {
-        self.inner.lock().queue.close_now(close);
+        self.inner.lock().with_inbox(|queue| queue.close_now(close));
         self.wake.notify_one();
     }
 
@@ -207,7 +229,7 @@ impl Connection {
         let mut inner = self.inner.lock();
         let keeps_up = add(&mut inner.queue);
         if !keeps_up {
-            inner.queue.close_now(slow.clone());
+            inner.with_inbox(|queue| queue.close_now(slow.clone()));
         }
         drop(inner);
         self.wake.notify_one();
@@ -216,7 +238,7 @@ impl Connection {
 
     /// The effects of a call of this connection are released.
     pub(crate) fn release(self: &Arc<Self>, call: u64, released: Released, after: AfterRelease) {
-        self.inner.lock().queue.release(call, released);
+        self.inner.lock().with_inbox(|queue| queue.release(call, released));
         self.wake.notify_one();
         self.progress.notify_waiters();
         if let Some(mount) = self.mount.upgrade() {
@@ -247,27 +269,32 @@ impl Connection {
     }
 
     fn push(self: &Arc<Self>, input: socket::Input, bytes: usize) {
-        self.inner.lock().queue.push_input(input, bytes);
+        self.inner.lock().with_inbox(|queue| queue.push_input(input, bytes));
         self.drive();
     }
 
     /// Serves what waits, if no call runs.
     pub(crate) fn drive(self: &Arc<Self>) {
         let Some(mount) = self.mount.upgrade() else { return };
-        let next = self.inner.lock().queue.start_receive(INPUTS_PER_CALL);
+        let next = self.next_inputs();
         if let Some((call, inputs)) = next {
             let connection = self.clone();
             mount.runtime.clone().spawn(async move {
                 let mut next = Some((call, inputs));
                 while let Some((call, inputs)) = next {
                     connection.receive(&mount, call, inputs).await;
-                    next = connection.inner.lock().queue.start_receive(INPUTS_PER_CALL);
+                    next = connection.next_inputs();
                 }
             });
         }
     }
 
+    fn next_inputs(&self) -> Option<(u64, Vec<socket::Input>)> {
+        self.inner.lock().with_inbox(|queue| queue.start_receive(INPUTS_PER_CALL))
+    }
+
     async fn receive(self: &Arc<Self>, mount: &Arc<MountCore>, call: u64, inputs: Vec<socket::Input>) {
+        let _handled = mount.budget.charge(inputs.iter().map(input_bytes).sum());
         let invocation = Invocation::Receive { connection: self.as_called(mount), inputs };
         match mount.run(&invocation, mount.call_deadline()).await {
             Ok(completed) => {
@@ -279,7 +306,7 @@ impl Connection {
                     if let Some(attachment) = outcome.attachment.take() {
                         inner.attachment = attachment;
                     }
-                    inner.queue.end_call(put_off);
+                    inner.with_inbox(|queue| queue.end_call(put_off));
                 }
                 if let Some(delay_ms) = delay_ms {
                     self.resume_later(delay_ms, mount);
@@ -287,7 +314,7 @@ impl Connection {
                 if outcome.close.is_none() {
                     self.received.store(true, Ordering::Relaxed);
                 }
-                let (released, after) = split(outcome);
+                let (released, after) = split(outcome, &mount.budget);
                 let mut bundles = completed.bundles;
                 bundles.push(vec![Effect::Outcome { connection: self.clone(), call, released, after }]);
                 mount.finish(completed.call, bundles);
@@ -375,6 +402,15 @@ impl Connection {
     }
 }
 
+impl Inner {
+    /// Does something with the inbox, and counts it again.
+    fn with_inbox<T>(&mut self, act: impl FnOnce(&mut ConnectionQueue<socket::Input>) -> T) -> T {
+        let done = act(&mut self.queue);
+        self.inbox.resize(self.queue.inbox_bytes());
+        done
+    }
+}
+
 /// What an input weighs in the queue.
 fn input_bytes(input: &socket::Input) -> usize {
     match input {
@@ -406,9 +442,9 @@ fn task_failed(invocation: Invocation, failure: live::Failure) -> socket::Input 
 }
 
 /// The parts of an outcome: what leaves as frames, and what follows.
-pub(crate) fn split(outcome: live::Outcome) -> (Released, AfterRelease) {
+pub(crate) fn split(outcome: live::Outcome, budget: &Arc<Budget>) -> (Released, AfterRelease) {
     let released = Released {
-        send: outcome.send.into_iter().map(Frame::from).collect(),
+        send: outcome.send.into_iter().map(|frame| budget.hold_frame(frame.into())).collect(),
         seen: outcome.seen,
         close: outcome.close.map(Close::from),
         pace: outcome.pace,

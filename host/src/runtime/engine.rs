@@ -10,10 +10,6 @@ use super::RuntimeError;
 use super::bindings::{app, guest};
 use super::state::{AppState, State};
 
-/// How often the epoch grows: how finely a deadline is kept, and how long a busy call keeps a thread before it lets
-/// others run.
-const EPOCH_TICK: Duration = Duration::from_millis(10);
-
 /// Limits of the engine.
 #[derive(Clone, Debug)]
 pub struct EngineSettings {
@@ -23,11 +19,15 @@ pub struct EngineSettings {
     pub instance_keep_bytes: usize,
     /// Instances of all mounts together, app instances included.
     pub instances: u32,
+    /// How often a call that computes is looked at: how finely its deadline is kept, and how long it keeps a thread before
+    /// it lets others run (10 ms). None: never, so that a call takes the same course every time; for simulations, where
+    /// no call computes for ever.
+    pub tick: Option<Duration>,
 }
 
 impl Default for EngineSettings {
     fn default() -> Self {
-        Self { instance_memory_bytes: 256 << 20, instance_keep_bytes: 64 << 20, instances: 256 }
+        Self { instance_memory_bytes: 256 << 20, instance_keep_bytes: 64 << 20, instances: 256, tick: Some(Duration::from_millis(10)) }
     }
 }
 
@@ -42,7 +42,9 @@ impl RuntimeEngine {
     /// An engine; compiled code is kept below `cache` where one is given.
     pub fn new(settings: &EngineSettings, cache: Option<&Path>) -> Result<Self, RuntimeError> {
         let engine = Engine::new(&engine_config(settings, cache)?).map_err(RuntimeError::engine)?;
-        tick(engine.weak());
+        if let Some(interval) = settings.tick {
+            tick(engine.weak(), interval);
+        }
 
         let mut guest_linker = Linker::<State>::new(&engine);
         wasmtime_wasi::p2::add_to_linker_async(&mut guest_linker).map_err(RuntimeError::engine)?;
@@ -103,12 +105,12 @@ fn engine_config(settings: &EngineSettings, cache: Option<&Path>) -> Result<Conf
 
 /// Grows the epoch for as long as the engine lives, on a thread of its own: a busy runtime must not stop the clock that
 /// stops it. The engine lives as long as any instance: a call that outlives the run time still meets its deadline.
-fn tick(engine: wasmtime::EngineWeak) {
+fn tick(engine: wasmtime::EngineWeak, interval: Duration) {
     let run = move || {
         while let Some(engine) = engine.upgrade() {
             engine.increment_epoch();
             drop(engine);
-            std::thread::sleep(EPOCH_TICK);
+            std::thread::sleep(interval);
         }
     };
     if let Err(error) = std::thread::Builder::new().name("epoch".into()).spawn(run) {

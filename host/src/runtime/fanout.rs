@@ -45,6 +45,9 @@ impl MountCore {
         let text = std::str::from_utf8(&publication.message).is_ok();
         let closes = self.closes();
         let (mut groups, mut targets) = (Vec::<Group>::new(), Vec::new());
+        // Counted once for all that share it.
+        let mut shared = None;
+        let mut message = || shared.get_or_insert_with(|| self.budget.hold(publication.message.clone())).clone();
         let topics = self.topics.lock();
         let connections = self.connections.read();
         for (id, subscriber) in topics.subscribers(&publication.topic) {
@@ -55,8 +58,8 @@ impl MountCore {
                     tracing::error!(mount = self.name, "a publication that is not UTF-8 was not sent as text");
                     continue;
                 }
-                Mode::ForwardText => Payload::Frame(Frame::Text(publication.message.clone())),
-                Mode::ForwardBinary => Payload::Frame(Frame::Binary(publication.message.clone())),
+                Mode::ForwardText => Payload::Frame(Frame::Text(message())),
+                Mode::ForwardBinary => Payload::Frame(Frame::Binary(message())),
                 Mode::Deliver | Mode::DeliverByCursor => Payload::Slot(Slot::default()),
             };
             if let Payload::Slot(slot) = &payload {
@@ -203,13 +206,13 @@ impl MountCore {
     /// A frame of bytes that the component made.
     fn frame(&self, binary: bool, bytes: Bytes) -> Option<Frame> {
         if binary {
-            return Some(Frame::Binary(bytes));
+            return Some(Frame::Binary(self.budget.hold(bytes)));
         }
         if std::str::from_utf8(&bytes).is_err() {
             tracing::error!(mount = self.name, "a frame that is not UTF-8 was not sent as text");
             return None;
         }
-        Some(Frame::Text(bytes))
+        Some(Frame::Text(self.budget.hold(bytes)))
     }
 
     fn cursor(&self, connection: u64, topic: &str) -> Option<u64> {

@@ -78,8 +78,8 @@ struct DatabaseOrder {
 #[derive(Debug, Default)]
 struct Lane {
     calls: VecDeque<CallId>,
-    /// A call was lost: nothing later of this lane may leave.
-    lost: bool,
+    /// The first call that was lost: nothing later of this lane may leave. What is earlier and durable still does.
+    lost: Option<CallId>,
     closed: bool,
 }
 
@@ -152,9 +152,7 @@ impl<E> Gate<E> {
 
     /// Whether something that this call rests on is lost already, so that going on is in vain.
     pub fn is_lost(&self, call: CallId) -> bool {
-        let lane_lost =
-            self.calls.get(&call).and_then(|entry| entry.lane).and_then(|lane| self.lanes.get(&lane)).is_some_and(|lane| lane.lost);
-        lane_lost || self.with_predecessors(call).any(|call| self.rests_on_lost(call))
+        self.is_behind_lost(call) || self.with_predecessors(call).any(|call| self.rests_on_lost(call))
     }
 
     /// The call is over. `bundles[i]` are the effects that belong to place `i`; where the call has no place there is one bundle.
@@ -235,10 +233,10 @@ impl<E> Gate<E> {
         let place = bundles.front().and_then(|bundle| bundle.place.clone());
         // What is durable of a call leaves, though a later transaction of it is lost: others must not miss it.
         let lost = place.as_ref().is_some_and(|place| self.is_lost_place(place));
-        if lost || self.lane_of(call).is_some_and(|lane| lane.lost) {
+        if lost || self.is_behind_lost(call) {
             let lane = entry.lane;
             if let Some(lane) = lane.and_then(|lane| self.lanes.get_mut(&lane)) {
-                lane.lost = true;
+                lane.lost = Some(lane.lost.map_or(call, |first| first.min(call)));
             }
             self.forget(call);
             return Some(Release::Lost { call, lane });
@@ -265,6 +263,11 @@ impl<E> Gate<E> {
 
     fn lane_of(&self, call: CallId) -> Option<&Lane> {
         self.lanes.get(&self.calls.get(&call)?.lane?)
+    }
+
+    /// Whether an earlier call of its lane was lost.
+    fn is_behind_lost(&self, call: CallId) -> bool {
+        self.lane_of(call).and_then(|lane| lane.lost).is_some_and(|first| first < call)
     }
 
     fn rests_on_lost(&self, call: &Call<E>) -> bool {
@@ -296,7 +299,7 @@ impl<E> Gate<E> {
         if let Some((id, lane)) = entry.lane.and_then(|id| self.lanes.get_mut(&id).map(|lane| (id, lane))) {
             lane.calls.retain(|other| *other != call);
             self.candidates.extend(lane.calls.front());
-            if lane.calls.is_empty() && (lane.closed || !lane.lost) {
+            if lane.calls.is_empty() && (lane.closed || lane.lost.is_none()) {
                 self.lanes.remove(&id);
             }
         }
@@ -352,6 +355,24 @@ mod tests {
         assert_eq!(drain(&mut gate), ["lost", "lost"]);
         gate.settled("d", 2, true);
         assert_eq!(drain(&mut gate), ["other"]);
+    }
+
+    /// The simulator found it: a durable update was never broadcast, which leaves a hole in the clocks of its author.
+    #[test]
+    fn a_lost_call_does_not_take_along_what_its_lane_made_durable_before() {
+        let mut gate = Gate::default();
+        let (other, durable, lost) = (gate.open(Some(2)), gate.open(Some(1)), gate.open(Some(1)));
+        gate.ended(other, "d", 1);
+        gate.ended(durable, "d", 1);
+        gate.ended(lost, "d", 2);
+        gate.finish(durable, vec![vec!["broadcast"]]);
+        gate.finish(lost, vec![vec!["lost broadcast"]]);
+        gate.settled("d", 1, true);
+        assert!(drain(&mut gate).is_empty(), "a call before them is not over yet");
+        gate.settled("d", 2, false);
+        assert_eq!(drain(&mut gate), ["lost"]);
+        gate.finish(other, vec![vec!["other"]]);
+        assert_eq!(drain(&mut gate), ["other", "broadcast"]);
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! Instances of the component: each serves one call at a time, and many one after the other.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::Instant;
 use wasmtime::Store;
 
 use super::bindings::guest::Guest;
@@ -227,14 +228,19 @@ impl InstancePool {
         let permit = self.busy.acquire().await?;
         let idle = if fresh { None } else { self.idle.lock().take(revision) };
         let instance = match idle {
-            Some(instance) => instance,
+            Some(mut instance) => {
+                instance.store.data_mut().serve(Some(mount.clone()));
+                instance
+            }
             None => Instance::new(mount, revision, self.memory_bytes).await?,
         };
         Ok(Lease { instance, _permit: permit })
     }
 
     /// Takes an instance back for the next call, unless it holds too much or another revision runs now.
-    pub(crate) fn give_back(&self, lease: Lease<'_>, current: &Arc<Revision>) {
+    pub(crate) fn give_back(&self, mut lease: Lease<'_>, current: &Arc<Revision>) {
+        // An idle instance holds no mount: the mount holds it, and neither would ever go.
+        lease.instance.store.data_mut().serve(None);
         let bytes = lease.instance.memory_bytes();
         // A snapshot that nobody will drop would keep its reader for ever.
         let holds_too_much = bytes > self.keep_bytes || lease.instance.store.data().snapshots > 0;

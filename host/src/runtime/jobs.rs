@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::{Id, JoinSet};
 
 use super::Runtime;
+use super::environment::Environment;
 use super::instance::{Answer, Invocation};
 use super::mount::MountCore;
 use crate::executor::durable::DurableDatabase;
@@ -25,6 +26,7 @@ const STEPS_MAX: usize = 1000;
 /// The jobs of all mounts.
 pub(crate) struct Jobs {
     database: DurableDatabase,
+    environment: Arc<dyn Environment>,
     /// A job was put down.
     changed: watch::Sender<()>,
 }
@@ -65,10 +67,10 @@ impl Running {
 
 impl Jobs {
     /// Opens (and creates) the jobs of an executor.
-    pub(crate) async fn open(executor: &dyn Executor) -> Result<Self, ExecutorError> {
+    pub(crate) async fn open(executor: &dyn Executor, environment: Arc<dyn Environment>) -> Result<Self, ExecutorError> {
         let database = DurableDatabase::open(executor, "jobs").await?;
         let bytes = if database.database().info().dialect == Dialect::Postgres { "BYTEA" } else { "BLOB" };
-        let jobs = Self { database, changed: watch::Sender::new(()) };
+        let jobs = Self { database, environment, changed: watch::Sender::new(()) };
         let create = format!(
             "CREATE TABLE IF NOT EXISTS {{}}jobs (mount TEXT NOT NULL, name TEXT NOT NULL, due BIGINT NOT NULL, payload {bytes} NOT NULL, \
              cursor {bytes}, version BIGINT NOT NULL, PRIMARY KEY (mount, name))"
@@ -83,7 +85,7 @@ impl Jobs {
             "INSERT INTO {}jobs (mount, name, due, payload, cursor, version) VALUES (?, ?, ?, ?, NULL, ?) \
              ON CONFLICT (mount, name) DO UPDATE \
              SET due = excluded.due, payload = excluded.payload, cursor = NULL, version = excluded.version",
-            vec![mount.into(), name.into(), time(due_ms), Value::Blob(payload), Value::Integer(rand::random())],
+            vec![mount.into(), name.into(), time(due_ms), Value::Blob(payload), Value::Integer(self.environment.random().cast_signed())],
         );
         self.database.write(&[insert]).await?;
         self.changed.send_replace(());
@@ -153,6 +155,7 @@ impl Jobs {
             }
             drop(current);
             tokio::select! {
+                biased;
                 // Whether something changed or the time is over: it looks.
                 _ = changed.changed() => {}
                 () = tokio::time::sleep(wait) => {}
@@ -167,12 +170,12 @@ impl Jobs {
     async fn fire_due(self: &Arc<Self>, mount: &Arc<MountCore>, running: &mut Running) -> Duration {
         while running.of(&mount.name).count() < JOBS_AT_ONCE {
             match self.next(&mount.name, running).await {
-                Ok(Some(job)) if job.due_ms <= now_ms() => {
+                Ok(Some(job)) if job.due_ms <= self.environment.now_ms() => {
                     let (jobs, mount, key) = (self.clone(), mount.clone(), (job.mount.clone(), job.name.clone()));
                     let task = running.tasks.spawn(async move { jobs.fire(&mount, &job).await });
                     running.names.insert(task.id(), key);
                 }
-                Ok(Some(job)) => return Duration::from_millis(job.due_ms.saturating_sub(now_ms())),
+                Ok(Some(job)) => return Duration::from_millis(job.due_ms.saturating_sub(self.environment.now_ms())),
                 Ok(None) => return LOOK_AGAIN,
                 Err(error) => {
                     tracing::warn!(%error, mount = mount.name, "jobs cannot be read now");
@@ -210,7 +213,7 @@ impl Jobs {
     async fn put_off(&self, mount: &Arc<MountCore>, job: &Job, cursor: Option<Vec<u8>>) {
         mount.metrics.job(&mount.name, false);
         tracing::warn!(mount = mount.name, job = job.name, retry_ms = RETRY_MS, "a job failed and is tried again later");
-        if let Err(error) = self.postpone(job, now_ms() + RETRY_MS, cursor).await {
+        if let Err(error) = self.postpone(job, self.environment.now_ms() + RETRY_MS, cursor).await {
             tracing::warn!(%error, "a job could not be put off");
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
@@ -231,11 +234,6 @@ impl Jobs {
         }
         Statement { sql, parameters }
     }
-}
-
-/// Milliseconds since 1970.
-pub(crate) fn now_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX))
 }
 
 fn time(milliseconds: u64) -> Value {

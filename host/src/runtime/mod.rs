@@ -18,13 +18,16 @@ use crate::storage::Storage;
 
 mod backlog;
 pub(crate) mod bindings;
+mod budget;
 mod checker;
 mod connection;
 mod effect;
 mod engine;
+pub mod environment;
 mod fanout;
 pub mod gate;
 pub mod imports;
+pub mod in_process;
 mod instance;
 mod jobs;
 pub mod limits;
@@ -45,10 +48,12 @@ pub use reload::{MountChange, Reloaded};
 
 pub(crate) use bindings::guest::exports::syncline::sync::{http, mounts as plans};
 pub(crate) use bindings::guest::syncline::host::types as wit_types;
+pub(crate) use budget::Charge;
 pub(crate) use connection::Connection;
 pub(crate) use mount::{CallFailed, MountCore, Upgraded};
 
 use checker::Checked;
+use environment::{Environment, SystemEnvironment};
 use instance::{InstancePool, Invocation};
 use jobs::Jobs;
 use mount::MountParts;
@@ -186,11 +191,20 @@ pub struct RuntimeSettings {
     pub drain: Duration,
     /// Where compiled code is kept; none: nowhere.
     pub cache: Option<PathBuf>,
+    /// Time and randomness.
+    pub environment: Arc<dyn Environment>,
 }
 
 impl Default for RuntimeSettings {
     fn default() -> Self {
-        Self { engine: EngineSettings::default(), calls_per_mount: 64, app_call_ms: 1000, drain: Duration::from_secs(5), cache: None }
+        Self {
+            engine: EngineSettings::default(),
+            calls_per_mount: 64,
+            app_call_ms: 1000,
+            drain: Duration::from_secs(5),
+            cache: None,
+            environment: Arc::new(SystemEnvironment),
+        }
     }
 }
 
@@ -231,15 +245,15 @@ impl Runtime {
         for warning in mounts.iter().zip(&checked).flat_map(|(mount, checked)| checked.warnings(&mount.name)) {
             tracing::warn!("{warning}");
         }
-        let jobs = Arc::new(Jobs::open(&*backends.executor).await?);
+        let jobs = Arc::new(Jobs::open(&*backends.executor, settings.environment.clone()).await?);
         let runtime = Arc::new(Self {
             mounts: RwLock::default(),
             backends,
             jobs: jobs.clone(),
             metrics: Arc::new(Metrics::new()?),
-            process: rand::random(),
+            process: settings.environment.random(),
             // Ids start at random, so that those of other processes and of earlier starts are others.
-            connection_ids: Arc::new(AtomicU64::new(rand::random::<u64>() >> 2)),
+            connection_ids: Arc::new(AtomicU64::new(settings.environment.random() >> 2)),
             settings,
             checker: tokio::sync::Mutex::new(checker),
         });
@@ -264,6 +278,7 @@ impl Runtime {
             jobs: self.jobs.clone(),
             pubsub: self.backends.pubsub.clone(),
             process: self.process,
+            environment: self.settings.environment.clone(),
             metrics: self.metrics.clone(),
             pool: InstancePool::new(
                 self.settings.engine.instance_memory_bytes,

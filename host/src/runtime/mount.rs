@@ -3,20 +3,22 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
-use rand::RngExt as _;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::time::Instant;
 
 use super::backlog::{Backlog, wait_for};
 use super::bindings::guest::exports::syncline::sync::mounts::{Closes, UpgradeAnswer};
 use super::bindings::guest::exports::syncline::sync::{http, live, socket};
 use super::bindings::guest::syncline::host::pubsub::{Member, Subscription};
 use super::bindings::guest::syncline::host::types::{Header, RequestHead};
+use super::budget::{Budget, IMPATIENCE, TIGHT_PATIENCE};
 use super::connection::{Connection, split};
 use super::effect::{Deferred, Effect};
+use super::environment::Environment;
 use super::fanout::DeliverJob;
 use super::gate::{CallId, Gate, Release};
 use super::instance::{Answer, InstancePool, Invocation};
@@ -35,6 +37,10 @@ use crate::storage::Storage;
 const RERUNS_MAX: u32 = 12;
 /// Time for last publications, however short the drain is.
 const STOP_TIME_MIN: Duration = Duration::from_secs(1);
+/// How often it is looked at who holds most, while too much waits.
+const BUDGET_PAUSE: Duration = Duration::from_millis(100);
+/// Whoever holds less is not closed for it.
+const FAT_BYTES_MIN: usize = 16 << 10;
 /// How long what a client sent before it went away may still take.
 const AFTERLIFE: Duration = Duration::from_secs(30);
 
@@ -72,8 +78,8 @@ pub(crate) struct Completed {
 
 /// What becomes of an upgrade.
 pub(crate) enum Upgraded {
-    /// The connection lives.
-    Accepted { connection: Arc<Connection>, subprotocol: Option<String>, headers: Vec<Header> },
+    /// The connection lives; `closing`: only to be told why not.
+    Accepted { connection: Arc<Connection>, subprotocol: Option<String>, headers: Vec<Header>, closing: bool },
     /// It stays HTTP.
     Refused(Box<http::Response>),
     /// The host answers by itself.
@@ -91,6 +97,7 @@ pub(crate) struct MountParts {
     pub(crate) jobs: Arc<Jobs>,
     pub(crate) pubsub: Arc<dyn PubSub>,
     pub(crate) process: u64,
+    pub(crate) environment: Arc<dyn Environment>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) pool: InstancePool,
     pub(crate) connection_ids: Arc<AtomicU64>,
@@ -105,6 +112,7 @@ pub(crate) struct MountCore {
     pub(crate) jobs: Arc<Jobs>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) runtime: Handle,
+    pub(crate) environment: Arc<dyn Environment>,
     revision: RwLock<Arc<Revision>>,
     pub(super) pubsub: Arc<dyn PubSub>,
     pub(super) process: u64,
@@ -122,6 +130,8 @@ pub(crate) struct MountCore {
     deferred: mpsc::UnboundedSender<Deferred>,
     /// Deliveries and deferred effects that wait.
     pub(super) backlog: Backlog,
+    /// What may wait in the queues of its connections.
+    pub(crate) budget: Arc<Budget>,
     connection_ids: Arc<AtomicU64>,
     stopping: AtomicBool,
     pub(super) myself: Weak<MountCore>,
@@ -140,6 +150,7 @@ impl MountCore {
             jobs: parts.jobs,
             metrics: parts.metrics,
             runtime: Handle::current(),
+            environment: parts.environment,
             pubsub: parts.pubsub,
             process: parts.process,
             topics: Mutex::default(),
@@ -153,10 +164,12 @@ impl MountCore {
             settled: Notify::new(),
             deferred,
             backlog: Backlog::default(),
+            budget: Arc::default(),
             connection_ids: parts.connection_ids,
             stopping: AtomicBool::new(false),
             myself: myself.clone(),
         });
+        mount.runtime.spawn(keep_budget(Arc::downgrade(&mount), mount.budget.clone()));
         mount.runtime.spawn(carry_out_all(Arc::downgrade(&mount), deferred_work));
         mount
     }
@@ -249,7 +262,7 @@ impl MountCore {
                         return Err(CallFailed::NotDurable);
                     }
                     reruns += 1;
-                    let pause_us = rand::rng().random_range(0..(500_u64 << reruns.min(8)));
+                    let pause_us = self.environment.random() % (500 << reruns.min(8));
                     tokio::time::sleep(Duration::from_micros(pause_us)).await;
                 }
                 (answer, call) => {
@@ -328,7 +341,7 @@ impl MountCore {
             }
             Effect::Send { connection, frame } => {
                 let connection = self.connections.read().get(&connection).cloned();
-                if connection.is_some_and(|connection| !connection.send(frame, &self.closes().slow)) {
+                if connection.is_some_and(|connection| !connection.send(self.budget.hold_frame(frame), &self.closes().slow)) {
                     self.metrics.slow_reader(&self.name);
                 }
             }
@@ -485,8 +498,9 @@ impl MountCore {
         match completed.answer {
             Answer::Upgrade(socket::UpgradeResult::Accept(accept)) => {
                 let mut start = accept.start;
+                let closing = start.close.is_some();
                 connection.end_upgrade(start.attachment.take());
-                let (released, after) = split(start);
+                let (released, after) = split(start, &self.budget);
                 let (permit, permitted) = oneshot::channel();
                 let mut bundles = completed.bundles;
                 let outcome = Effect::Outcome { connection: connection.clone(), call, released, after };
@@ -496,7 +510,7 @@ impl MountCore {
                     self.forget(connection.id);
                     return Upgraded::Host(upgrades.failed.clone());
                 }
-                Upgraded::Accepted { connection, subprotocol: accept.subprotocol, headers: accept.headers }
+                Upgraded::Accepted { connection, subprotocol: accept.subprotocol, headers: accept.headers, closing }
             }
             Answer::Upgrade(socket::UpgradeResult::Refuse(response)) => {
                 let released = self.finish_and_wait(completed.call, completed.bundles).await;
@@ -564,6 +578,23 @@ impl MountCore {
         self.gate.lock().close_lane(connection);
     }
 
+    /// Closes the connection that holds most, as a slow reader: where the budget is used up, or if nothing else helped.
+    fn close_fattest(&self, anyway: bool) {
+        let connections: Vec<_> = self.connections.read().values().cloned().collect();
+        let (closing, open): (Vec<_>, Vec<_>) = connections.iter().partition(|connection| connection.is_closing());
+        // What those that are being closed hold is as good as given back.
+        let leaving: usize = closing.iter().map(|connection| connection.socket_bytes()).sum();
+        if !anyway && self.budget.used().saturating_sub(leaving) <= self.budget.limit() {
+            return;
+        }
+        let fattest = open.into_iter().map(|connection| (connection.waiting_bytes(), connection)).max_by_key(|(bytes, _)| *bytes);
+        if let Some((bytes, fattest)) = fattest.filter(|(bytes, _)| *bytes >= FAT_BYTES_MIN) {
+            tracing::warn!(mount = self.name, bytes, used = self.budget.used(), "too much waits: whoever holds most is closed");
+            fattest.close_now(self.closes().slow);
+            self.metrics.slow_reader(&self.name);
+        }
+    }
+
     /// How many connections are open.
     pub(crate) fn connection_count(&self) -> usize {
         self.connections.read().len()
@@ -577,7 +608,8 @@ impl MountCore {
         if let Ok(completed) = self.run(&Invocation::Stop, time).await {
             let _ = self.finish_and_wait(completed.call, completed.bundles).await;
         }
-        let connections: Vec<_> = self.connections.read().values().cloned().collect();
+        let mut connections: Vec<_> = self.connections.read().values().cloned().collect();
+        connections.sort_by_key(|connection| connection.id);
         for connection in &connections {
             connection.drain();
         }
@@ -634,6 +666,25 @@ impl GroupObserver for WeakObserver {
             mount.gate.lock().settled(&database.name, group, durable);
             mount.settled.notify_waiters();
             mount.pump();
+        }
+    }
+}
+
+/// Closes whoever holds most where more waits than may, or where what waits does not go away.
+async fn keep_budget(mount: Weak<MountCore>, budget: Arc<Budget>) {
+    let mut in_vain: Option<Instant> = None;
+    loop {
+        budget.tight().await;
+        let since = Instant::now();
+        while budget.is_tight() {
+            let Some(mount) = mount.upgrade() else { return };
+            if since.elapsed() >= TIGHT_PATIENCE {
+                in_vain = Some(Instant::now());
+            }
+            mount.close_fattest(in_vain.is_some_and(|then| then.elapsed() < IMPATIENCE));
+            drop(mount);
+            // The pause only bounds how often the connections are looked at.
+            let _ = tokio::time::timeout(BUDGET_PAUSE, budget.roomy()).await;
         }
     }
 }

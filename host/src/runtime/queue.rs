@@ -224,6 +224,16 @@ impl<I> ConnectionQueue<I> {
         }
     }
 
+    /// Payload bytes of inputs that wait.
+    pub fn inbox_bytes(&self) -> usize {
+        self.inbox_bytes
+    }
+
+    /// Payload bytes of everything that waits, in both directions.
+    pub fn total_bytes(&self) -> usize {
+        self.inbox_bytes + self.own_bytes + self.publication_bytes
+    }
+
     /// Whether the host should go on reading from the socket.
     pub fn wants_input(&self) -> bool {
         let room = self.inbox_bytes <= self.limits.inbox_bytes && self.inbox.len() < INBOX_INPUTS_MAX;
@@ -322,7 +332,8 @@ impl<I> ConnectionQueue<I> {
             self.send_arrival(arrival);
         }
         for frame in released.send {
-            if !self.gone {
+            // Behind a close nothing follows: what stood before the answer may have been dropped.
+            if !self.gone && self.close.is_none() {
                 self.own_bytes += frame.len();
                 self.outbox.push_back(Outgoing::Answer(frame));
             }

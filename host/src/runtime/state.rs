@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Instant;
 
+use tokio::time::Instant;
 use wasmtime::component::ResourceTable;
 use wasmtime::{ResourceLimiter, Store, StoreContextMut, UpdateDeadline};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use super::effect::Effect;
+use super::environment::{Environment, wasi_context};
 use super::gate::CallId;
 use super::imports::app::{App, AppInstance};
 use super::limits::{self, HANDLES_MAX, Taken};
@@ -123,14 +124,15 @@ impl Call {
 impl State {
     /// The data of a new store.
     pub(crate) fn new(mount: Arc<MountCore>, app: Arc<App>, memory_bytes: usize) -> Self {
-        Self { mount: Some(mount), app_code: Some(app), ..Self::unbound(memory_bytes) }
+        let unbound = Self::unbound(&mount.environment, memory_bytes);
+        Self { mount: Some(mount), app_code: Some(app), ..unbound }
     }
 
     /// The data of a store that serves no mount: settings can be checked with it.
-    pub(crate) fn unbound(memory_bytes: usize) -> Self {
+    pub(crate) fn unbound(environment: &Arc<dyn Environment>, memory_bytes: usize) -> Self {
         let standard_error = StandardError::default();
         Self {
-            wasi: wasi_context(&standard_error),
+            wasi: wasi_context(environment, &standard_error),
             table: resource_table(),
             limits: MemoryLimit::new(memory_bytes),
             mount: None,
@@ -141,6 +143,11 @@ impl State {
             snapshots: 0,
             standard_error,
         }
+    }
+
+    /// The instance serves a mount from now on, or none.
+    pub(crate) fn serve(&mut self, mount: Option<Arc<MountCore>>) {
+        self.mount = mount;
     }
 
     /// The mount that this instance serves. Without one there are no imports: whoever uses them traps.
@@ -188,9 +195,9 @@ pub struct AppState {
 }
 
 impl AppState {
-    pub(crate) fn new(memory_bytes: usize) -> Self {
+    pub(crate) fn new(environment: &Arc<dyn Environment>, memory_bytes: usize) -> Self {
         let standard_error = StandardError::default();
-        let (wasi, limits) = (wasi_context(&standard_error), MemoryLimit::new(memory_bytes));
+        let (wasi, limits) = (wasi_context(environment, &standard_error), MemoryLimit::new(memory_bytes));
         Self { wasi, table: resource_table(), limits, deadline: Instant::now(), standard_error }
     }
 }
@@ -238,11 +245,6 @@ pub(crate) fn bound<T: Bounded>(store: &mut Store<T>, transfer_bytes_max: usize)
             Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
         }
     });
-}
-
-/// Nothing but clocks, random numbers and standard error for messages of a panic.
-fn wasi_context(standard_error: &StandardError) -> WasiCtx {
-    WasiCtx::builder().stderr(standard_error.clone()).build()
 }
 
 /// Handles of one instance; an import that would make one more traps.

@@ -4,10 +4,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-
 use tokio_rustls::rustls::sign::CertifiedKey;
 
-use super::{ServerError, Shared, routes_on};
+use super::{ServerError, Shared, routes_on, set_budgets};
 use crate::runtime::{MountSettings, Reloaded, Runtime, RuntimeError};
 
 /// A listener of a server.
@@ -58,6 +57,7 @@ impl ServerHandle {
         }
         let reloaded = self.runtime.reload(component, mounts).await?;
         for listener in self.listeners.iter() {
+            set_budgets(&self.runtime, &listener.shared.limiter.limits);
             *listener.shared.routes.write() = routes_on(&listener.listen, &self.runtime);
         }
         Ok(reloaded)

@@ -1,40 +1,48 @@
 //! The server: listeners, routes, HTTP and WebSockets in front of a [`Runtime`].
 
 use std::collections::{BTreeMap, HashMap};
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper::{Request, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::RwLock;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::runtime::{MountSettings, Runtime};
 
+mod accept;
+pub mod address;
+pub mod frames;
 mod handle;
+mod heads;
+mod limiter;
+pub mod limits;
 mod operations;
+pub mod rate;
 mod requests;
 mod routes;
+mod stream;
 pub mod tls;
 mod websocket;
 
+use address::Network;
 use handle::Listener;
 pub use handle::{Certificates, Listening, ServerHandle};
+use limiter::Limiter;
+use limits::Limits;
 use routes::Routes;
 use tls::{Tls, TlsError, TlsFiles};
 
-/// Time for a client to send the head of a request, and for an idle keep-alive connection.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// Time for open HTTP exchanges when the process stops.
 const HTTP_DRAIN: Duration = Duration::from_secs(5);
+/// When the system begins to ask whether a silent client is still there, and how often.
+const KEEPALIVE: Duration = Duration::from_secs(60);
+/// File descriptors that are kept for data: the part of all, and the most.
+const DESCRIPTORS_KEPT_PART: u64 = 4;
+const DESCRIPTORS_KEPT_MAX: u64 = 1024;
 
 /// Why the server does not start.
 #[derive(Debug, thiserror::Error)]
@@ -58,7 +66,7 @@ pub enum ServerError {
 }
 
 /// How the server is set.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct ServerSettings {
     /// The main listener: it serves `/healthz`, `/readyz` and `/metrics` besides its mounts.
     pub listen: String,
@@ -66,6 +74,10 @@ pub struct ServerSettings {
     pub admin_token: Option<String>,
     /// Certificates by the address of their listener, as it is configured; a listener without one speaks plain HTTP.
     pub tls: BTreeMap<String, TlsFiles>,
+    /// What clients may take.
+    pub limits: Limits,
+    /// Proxies that are believed when they say whom they speak for.
+    pub trusted_proxies: Vec<Network>,
 }
 
 impl ServerSettings {
@@ -96,6 +108,7 @@ pub(crate) struct Shared {
     pub(crate) admin_token: Option<String>,
     /// Its certificate; none: plain HTTP.
     pub(crate) tls: Option<Tls>,
+    pub(crate) limiter: Arc<Limiter>,
     /// Set once the process stops.
     pub(crate) stopping: watch::Receiver<bool>,
 }
@@ -118,6 +131,8 @@ impl Server {
     /// Listens for the mounts of a run time. The main listener comes first in [`Server::addresses`].
     pub async fn start(runtime: Arc<Runtime>, mounts: &[MountSettings], settings: ServerSettings) -> Result<Self, ServerError> {
         let (stop, stopping) = watch::channel(false);
+        set_budgets(&runtime, &settings.limits);
+        let limiter = Limiter::new(settings.limits, settings.trusted_proxies, connections_possible());
         let mut all = vec![settings.listen.clone()];
         for mount in mounts {
             if !all.contains(&mount.listen) {
@@ -137,9 +152,10 @@ impl Server {
                 main: index == 0,
                 admin_token: settings.admin_token.clone(),
                 tls,
+                limiter: limiter.clone(),
                 stopping: stopping.clone(),
             });
-            accepting.spawn(accept_all(listener, shared.clone()));
+            accepting.spawn(accept::accept_all(listener, shared.clone()));
             listeners.push(Listener { listen, address, shared });
         }
         Ok(Self { handle: ServerHandle { runtime, listeners: Arc::new(listeners) }, addresses, stop, accepting })
@@ -164,6 +180,22 @@ impl Server {
     }
 }
 
+/// Gives each mount its budget, those too that a reload brought.
+fn set_budgets(runtime: &Runtime, limits: &Limits) {
+    let bytes = Some(limits.mount_queue_bytes).filter(|bytes| *bytes > 0);
+    for mount in runtime.mounts() {
+        mount.budget.set_limit(bytes.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(usize::MAX));
+    }
+}
+
+/// How many connections the file descriptors of the process allow, with some kept for data.
+fn connections_possible() -> u64 {
+    let descriptors = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
+    let possible = descriptors - (descriptors / DESCRIPTORS_KEPT_PART).min(DESCRIPTORS_KEPT_MAX);
+    tracing::debug!(descriptors, possible, "connections that file descriptors allow");
+    possible
+}
+
 /// Binds the first address of a name that can be had.
 pub(crate) async fn bind(listen: &str) -> std::io::Result<TcpListener> {
     let mut last = std::io::Error::new(std::io::ErrorKind::InvalidInput, "no such address");
@@ -171,94 +203,14 @@ pub(crate) async fn bind(listen: &str) -> std::io::Result<TcpListener> {
         let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
         // A restart must not wait for the sockets of the last run.
         socket.set_reuseaddr(true)?;
+        // Its connections inherit it: a client that vanished without a word is noticed where no ping asks for it.
+        SockRef::from(&socket).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE))?;
         match socket.bind(address).and_then(|()| socket.listen(4096)) {
             Ok(listener) => return Ok(listener),
             Err(error) => last = error,
         }
     }
     Err(last)
-}
-
-async fn accept_all(listener: TcpListener, shared: Arc<Shared>) {
-    let mut stopping = shared.stopping.clone();
-    let mut connections = JoinSet::new();
-    loop {
-        tokio::select! {
-            () = stopped(&mut stopping) => break,
-            Some(_) = connections.join_next(), if !connections.is_empty() => {}
-            accepted = listener.accept() => match accepted {
-                Ok((stream, remote)) => {
-                    connections.spawn(serve_connection(stream, remote, shared.clone()));
-                }
-                Err(error) => {
-                    // Out of file descriptors, most likely: those that are open go on.
-                    tracing::warn!(%error, "a connection could not be accepted");
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                }
-            }
-        }
-    }
-    drop(listener);
-    while connections.join_next().await.is_some() {}
-}
-
-async fn serve_connection(stream: TcpStream, remote: SocketAddr, shared: Arc<Shared>) {
-    // Frames are small and somebody waits for them.
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "TCP_NODELAY could not be set");
-    }
-    let Some(tls) = &shared.tls else { return serve_stream(stream, remote, false, shared).await };
-    let mut stopping = shared.stopping.clone();
-    let accepted = tokio::select! {
-        accepted = tls.accept(stream) => accepted,
-        () = stopped(&mut stopping) => return,
-    };
-    match accepted {
-        Ok(stream) => serve_stream(stream, remote, true, shared).await,
-        Err(error) => tracing::debug!(%error, "a TLS handshake failed"),
-    }
-}
-
-/// Serves HTTP on a stream; `secure` says whether nobody on the way can read it.
-async fn serve_stream<S>(stream: S, remote: SocketAddr, secure: bool, shared: Arc<Shared>)
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let _open = shared.runtime.metrics().http_connection();
-    let mut stopping = shared.stopping.clone();
-    let service = service_fn(move |request: Request<Incoming>| {
-        // A task of its own: a client that goes away must not tear a call out of the middle of a transaction.
-        let answering = tokio::spawn(requests::answer(request, remote, secure, shared.clone()));
-        async move {
-            Ok::<_, Infallible>(answering.await.unwrap_or_else(|error| {
-                tracing::error!(%error, "a request was not answered");
-                requests::status(StatusCode::INTERNAL_SERVER_ERROR)
-            }))
-        }
-    });
-    let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(64 << 10);
-    let connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
-    tokio::pin!(connection);
-    let served = tokio::select! {
-        served = connection.as_mut() => served,
-        () = stopped(&mut stopping) => {
-            connection.as_mut().graceful_shutdown();
-            match tokio::time::timeout(HTTP_DRAIN, connection).await {
-                Ok(served) => served,
-                Err(_) => return,
-            }
-        }
-    };
-    if let Err(error) = served {
-        tracing::debug!(%error, "an HTTP connection ended");
-    }
-}
-
-/// Waits until the process stops.
-async fn stopped(stopping: &mut watch::Receiver<bool>) {
-    // An error means that the server is gone, which is as good.
-    drop(stopping.wait_for(|stop| *stop).await);
 }
 
 /// Query strings may hold credentials: they are never logged. This is what a log may say of a request.

@@ -9,20 +9,27 @@ use subtle::ConstantTimeEq as _;
 use super::Shared;
 use super::requests::{Answer, status};
 
-/// The answer to a path of the process itself; none for any other path.
-pub(crate) async fn answer(path: &str, method: &Method, headers: &HeaderMap, shared: &Shared) -> Option<Answer> {
-    if !matches!(path, "/healthz" | "/readyz" | "/metrics") {
-        return None;
-    }
+/// Whether a path is one of the process itself.
+pub(crate) fn is_for_process(path: &str) -> bool {
+    matches!(path, "/healthz" | "/readyz" | "/metrics")
+}
+
+/// Whether whoever asks needs no right: who watches the process must always get an answer.
+pub(crate) fn is_open(path: &str) -> bool {
+    path != "/metrics"
+}
+
+/// The answer to a path of the process itself.
+pub(crate) async fn answer(path: &str, method: &Method, headers: &HeaderMap, shared: &Shared) -> Answer {
     if method != Method::GET && method != Method::HEAD {
-        return Some(status(StatusCode::METHOD_NOT_ALLOWED));
+        return status(StatusCode::METHOD_NOT_ALLOWED);
     }
-    Some(match path {
+    match path {
         "/healthz" => json(StatusCode::OK, &serde_json::json!({"status": "ok"})),
         "/readyz" => ready(shared).await,
         _ if !may_administrate(headers, shared) => status(StatusCode::UNAUTHORIZED),
         _ => metrics(shared).await,
-    })
+    }
 }
 
 async fn ready(shared: &Shared) -> Answer {
@@ -57,7 +64,10 @@ async fn metrics(shared: &Shared) -> Answer {
 /// Whether a request may see what is meant for whoever runs the server.
 fn may_administrate(headers: &HeaderMap, shared: &Shared) -> bool {
     let Some(expected) = &shared.admin_token else { return true };
-    let presented = headers.get(AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
+    let presented = headers.get(AUTHORIZATION).and_then(|value| {
+        let (scheme, token) = value.as_bytes().split_at_checked(b"Bearer ".len())?;
+        scheme.eq_ignore_ascii_case(b"Bearer ").then_some(token)
+    });
     presented.is_some_and(|presented| bool::from(presented.ct_eq(expected.as_bytes())))
 }
 

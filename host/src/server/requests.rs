@@ -1,20 +1,23 @@
 //! One HTTP request: of the process itself, or of a mount.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
-use hyper::body::Incoming;
-use hyper::header::{HeaderName, HeaderValue};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::{Body as _, Incoming};
+use hyper::header::{CONNECTION, HeaderName, HeaderValue, RETRY_AFTER};
 use hyper::{Request, Response, StatusCode};
 
-use super::{Shared, operations, websocket};
+use super::address::Client;
+use super::limiter::{Flow, Visitor};
+use super::rate::Pace;
+use super::{Shared, heads, operations, websocket};
 use crate::runtime::http::{Admission, BodyFailure, BodyIn, BodyOut, BodyPlan, Response as MountResponse};
 use crate::runtime::limits::loggable;
 use crate::runtime::plans::Fallback;
 use crate::runtime::wit_types::{Header, RequestHead};
-use crate::runtime::{CallFailed, MountCore};
+use crate::runtime::{CallFailed, Charge, MountCore};
 
 /// Headers that a component may give an answer.
 pub(crate) const HEADERS_MAX: usize = 1000;
@@ -23,31 +26,57 @@ pub(crate) const HEADERS_MAX: usize = 1000;
 pub(crate) type Answer = Response<Full<Bytes>>;
 
 /// Answers a request.
-pub(crate) async fn answer(request: Request<Incoming>, remote: SocketAddr, secure: bool, shared: Arc<Shared>) -> Answer {
+pub(crate) async fn answer(request: Request<Incoming>, visitor: Visitor, shared: Arc<Shared>) -> Answer {
+    if let Some(refused) = heads::refused(&request) {
+        return refused;
+    }
     let path = request.uri().path().to_owned();
     // A WebSocket is never meant for the process itself: at the root of a listener any path may be a mount's.
     let upgrade = websocket::is_upgrade(&request);
-    if shared.main
-        && !upgrade
-        && let Some(answer) = operations::answer(&path, request.method(), request.headers(), &shared).await
+    let for_process = shared.main && !upgrade && operations::is_for_process(&path);
+    if !(for_process && operations::is_open(&path))
+        && let Some(retry_after) = visitor.locked_out()
     {
+        shared.runtime.metrics().turned_away("failed_logins");
+        return too_many(retry_after);
+    }
+    if for_process {
+        let answer = operations::answer(&path, request.method(), request.headers(), &shared).await;
+        count_login(&answer, &visitor);
         return answer;
     }
     let routes = shared.routes();
     let Some(found) = routes.find(&path) else { return status(StatusCode::NOT_FOUND) };
     let mount = found.mount.clone();
-    let answer = if upgrade {
-        match found.takes_upgrades {
-            true => websocket::upgrade(request, remote, secure, &mount, &shared).await,
-            false => status(StatusCode::NOT_FOUND),
-        }
-    } else {
-        match found.takes_requests {
-            true => of_mount(request, remote, secure, &mount).await,
-            false => status(StatusCode::NOT_FOUND),
-        }
+    let answer = match upgrade {
+        true if found.takes_upgrades => websocket::upgrade(request, &visitor, &mount, &shared).await,
+        false if found.takes_requests => of_mount(request, &visitor, &mount).await,
+        _ => status(StatusCode::NOT_FOUND),
     };
+    count_login(&answer, &visitor);
     mount.metrics.request(&mount.name, answer.status().as_u16());
+    answer
+}
+
+/// A refusal for want of a right counts as a failed login.
+fn count_login(answer: &Answer, visitor: &Visitor) {
+    if matches!(answer.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+        visitor.failed_login();
+    }
+}
+
+/// An answer without a body, after which the connection ends.
+pub(crate) fn closing(code: StatusCode) -> Answer {
+    let mut answer = status(code);
+    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    answer
+}
+
+/// The answer to a client that must wait.
+pub(crate) fn too_many(retry_after: Duration) -> Answer {
+    let mut answer = status(StatusCode::TOO_MANY_REQUESTS);
+    let seconds = retry_after.as_secs() + u64::from(retry_after.subsec_nanos() > 0);
+    answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds.max(1)));
     answer
 }
 
@@ -59,29 +88,41 @@ pub(crate) fn status(status: StatusCode) -> Answer {
 }
 
 /// The head of a request as the component gets it.
-pub(crate) fn request_head(parts: &hyper::http::request::Parts, remote: SocketAddr, secure: bool) -> Arc<RequestHead> {
+pub(crate) fn request_head(parts: &hyper::http::request::Parts, client: &Client) -> Arc<RequestHead> {
     let header = |(name, value): (&HeaderName, &HeaderValue)| Header { name: name.as_str().to_owned(), value: value.as_bytes().to_vec() };
     Arc::new(RequestHead {
         method: parts.method.as_str().to_owned(),
         path: parts.uri.path().to_owned(),
         query: parts.uri.query().map(str::to_owned),
         headers: parts.headers.iter().map(header).collect(),
-        remote_address: remote.ip().to_string(),
-        secure,
+        remote_address: client.address.to_string(),
+        secure: client.secure,
     })
 }
 
-async fn of_mount(request: Request<Incoming>, remote: SocketAddr, secure: bool, mount: &Arc<MountCore>) -> Answer {
+async fn of_mount(request: Request<Incoming>, visitor: &Visitor, mount: &Arc<MountCore>) -> Answer {
     let (parts, body) = request.into_parts();
-    let head = request_head(&parts, remote, secure);
+    let head = request_head(&parts, &visitor.client);
     let connection = mount.new_id();
     let accept = match mount.admit(connection, head.clone()).await {
         Ok(Admission::Refuse(response)) => return from_mount(response, mount),
         Ok(Admission::Accept(accept)) => accept,
         Err(error) => return fallback(error, mount),
     };
+    // What waits already must be gone before more is read.
+    if mount.budget.is_tight() && !body.is_end_stream() {
+        let mut answer = closing(StatusCode::SERVICE_UNAVAILABLE);
+        answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("5"));
+        return answer;
+    }
+    let mut held = mount.budget.charge(0);
     let body = match accept.body {
-        BodyPlan::Inline(bytes_max) => read_inline(body, bytes_max.min(mount.plan().max_body_bytes)).await,
+        BodyPlan::Inline(bytes_max) => {
+            match read_inline(body, bytes_max.min(mount.plan().max_body_bytes), &visitor.flow, &mut held).await {
+                Ok(body) => body,
+                Err(TooSlow) => return closing(StatusCode::REQUEST_TIMEOUT),
+            }
+        }
         BodyPlan::Object(_) => {
             tracing::error!(mount = mount.name, "this host does not stream bodies into objects");
             BodyIn::Failed(BodyFailure::Unavailable)
@@ -93,17 +134,39 @@ async fn of_mount(request: Request<Incoming>, remote: SocketAddr, secure: bool, 
     }
 }
 
-async fn read_inline(body: Incoming, bytes_max: u64) -> BodyIn {
-    let limit = usize::try_from(bytes_max).unwrap_or(usize::MAX);
-    match Limited::new(body, limit).collect().await {
-        Ok(collected) => {
-            let bytes = collected.to_bytes();
-            if bytes.is_empty() { BodyIn::Empty } else { BodyIn::Bytes(bytes.into()) }
-        }
-        Err(error) if error.is::<LengthLimitError>() => BodyIn::Failed(BodyFailure::TooLarge),
-        // The client went away or broke the framing: whatever is answered reaches nobody.
-        Err(_) => BodyIn::Failed(BodyFailure::Unavailable),
+/// A body that came too slowly.
+struct TooSlow;
+
+/// Reads a body that may have so many bytes, no faster than the client may send and no slower than it must.
+async fn read_inline(mut body: Incoming, bytes_max: u64, flow: &Flow, held: &mut Charge) -> Result<BodyIn, TooSlow> {
+    if body.size_hint().lower() > bytes_max {
+        return Ok(BodyIn::Failed(BodyFailure::TooLarge));
     }
+    let mut bytes = Vec::new();
+    let mut pace = Pace::new(flow.now(), flow.stall_timeout());
+    loop {
+        let patience = pace.deadline().saturating_sub(flow.now());
+        let Ok(frame) = tokio::time::timeout(patience, body.frame()).await else { return Err(TooSlow) };
+        let data = match frame {
+            None => break,
+            Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
+            // The client went away or broke the framing: whatever is answered reaches nobody.
+            Some(Err(_)) => return Ok(BodyIn::Failed(BodyFailure::Unavailable)),
+        };
+        let count = u64::try_from(data.len()).unwrap_or(u64::MAX);
+        if u64::try_from(bytes.len()).unwrap_or(u64::MAX).saturating_add(count) > bytes_max {
+            return Ok(BodyIn::Failed(BodyFailure::TooLarge));
+        }
+        bytes.extend_from_slice(&data);
+        held.resize(bytes.len());
+        pace.received(flow.now(), count);
+        flow.take(0, count);
+        if !flow.wait().is_zero() {
+            flow.room().await;
+            pace.pause(flow.now());
+        }
+    }
+    Ok(if bytes.is_empty() { BodyIn::Empty } else { BodyIn::Bytes(bytes) })
 }
 
 /// A response of the component as one of HTTP.

@@ -191,7 +191,7 @@ mod tests {
                         prop_assert_eq!(removed.is_ok(), now.remove(&name).is_some());
                     }
                     Act::Freeze => {
-                        view = None;
+                        drop(view.take());
                         view = Some((freezer.freeze(aside.clone()).unwrap(), now.clone()));
                         prop_assert!(freezer.freeze(aside.clone()).is_none(), "one at a time");
                     }

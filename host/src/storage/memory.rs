@@ -180,15 +180,26 @@ fn from<'a, T>(
 }
 
 /// Objects in memory.
-#[derive(Default)]
 pub struct MemoryObjects {
     objects: Mutex<BTreeMap<(String, String), (ObjectInfo, Bytes)>>,
+    clock: Clock,
+}
+
+impl Default for MemoryObjects {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl MemoryObjects {
     /// Empty.
     pub fn new() -> Self {
-        Self::default()
+        Self { objects: Mutex::default(), clock: system_clock() }
+    }
+
+    /// Empty; `clock` gives milliseconds since 1970.
+    pub fn with_clock(clock: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
+        Self { objects: Mutex::default(), clock: Box::new(clock) }
     }
 
     fn get(&self, mount: &str, key: &str) -> Result<(ObjectInfo, Bytes), StorageError> {
@@ -215,7 +226,7 @@ impl Objects for MemoryObjects {
     }
 
     async fn write(&self, mount: &str, key: &str, content_type: &str, content: Bytes) -> Result<ObjectInfo, StorageError> {
-        let info = object_info(&content, content_type, system_clock()());
+        let info = object_info(&content, content_type, (self.clock)());
         self.objects.lock().insert((mount.to_owned(), key.to_owned()), (info.clone(), content));
         Ok(info)
     }

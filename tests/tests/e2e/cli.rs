@@ -10,11 +10,11 @@ use syncline_tests::secsync::Author;
 use syncline_tests::socket::Socket;
 use tempfile::TempDir;
 
-use crate::raw::RawConnection;
+use crate::raw::{RawConnection, UPGRADE_HEADERS};
 use crate::support::*;
 
 /// Runs a command to its end.
-async fn run(arguments: &[&str], variables: &[(&str, &str)]) -> (Output, String) {
+pub async fn run(arguments: &[&str], variables: &[(&str, &str)]) -> (Output, String) {
     let mut command = command(arguments);
     command.envs(variables.iter().copied()).stdin(Stdio::null());
     let output = tokio::time::timeout(DEADLINE, command.output()).await.expect("it ends within the deadline").expect("it can be run");
@@ -23,7 +23,7 @@ async fn run(arguments: &[&str], variables: &[(&str, &str)]) -> (Output, String)
 }
 
 /// A run that must fail with a message that has all these words.
-async fn fails(arguments: &[&str], words: &[&str]) {
+pub async fn fails(arguments: &[&str], words: &[&str]) {
     let (output, text) = run(arguments, &[]).await;
     assert!(!output.status.success(), "{arguments:?} worked: {text}");
     for word in words {
@@ -32,31 +32,35 @@ async fn fails(arguments: &[&str], words: &[&str]) {
     assert!(!text.contains("panicked"), "{text}");
 }
 
-fn write(folder: &TempDir, name: &str, text: &str) -> String {
+/// Writes a file into a folder; its path.
+pub fn write(folder: &TempDir, name: &str, text: &str) -> String {
     let path = folder.path().join(name);
     std::fs::write(&path, text).expect("files can be written");
     path.to_str().expect("paths are text").to_owned()
 }
 
-fn folder() -> TempDir {
+/// An empty folder.
+pub fn folder() -> TempDir {
     tempfile::tempdir().expect("folders can be made")
 }
 
 /// Puts the compiled component of the other tests into a data folder: compiling it takes longer than they do.
-fn with_compiled_code(data: &Path) {
+pub fn with_compiled_code(data: &Path) {
     let shared = std::env::temp_dir().join("syncline-tests-cache");
     std::fs::create_dir_all(&shared).expect("folders can be made");
     std::fs::create_dir_all(data).expect("folders can be made");
     std::os::unix::fs::symlink(shared, data.join("cache")).expect("links can be made");
 }
 
-fn data_folder() -> TempDir {
+/// A data folder with nothing but compiled code.
+pub fn data_folder() -> TempDir {
     let folder = folder();
     with_compiled_code(folder.path());
     folder
 }
 
-fn path_of(folder: &TempDir) -> &str {
+/// The path of a folder as text.
+pub fn path_of(folder: &TempDir) -> &str {
     folder.path().to_str().expect("paths are text")
 }
 
@@ -65,7 +69,7 @@ fn conformance(name: &str) -> String {
 }
 
 /// Opens a document of a process.
-async fn enter(process: &Process, place: &str) -> (Socket, serde_json::Value) {
+pub async fn enter(process: &Process, place: &str) -> (Socket, serde_json::Value) {
     let mut socket = Socket::connect(process.address, place).await;
     let document = socket.json_of("document").await;
     (socket, document)
@@ -356,13 +360,21 @@ async fn the_log_at_debug_has_neither_session_keys_nor_tokens_nor_ciphertexts() 
         http.request("GET", target, &[("authorization", "Bearer token-of-somebody"), ("cookie", "cookie-of-somebody")]).await;
     }
     assert_eq!(http.request("GET", "/metrics", &[("authorization", "Bearer token-of-the-operator")]).await.status, 200);
-    http.request("GET", "/secsync/x?sessionKey=key-of-upgrade", &[("connection", "upgrade"), ("upgrade", "websocket")]).await;
+    let upgrade = [("connection", "upgrade"), ("upgrade", "websocket")];
+    http.request("GET", "/secsync/x?sessionKey=key-of-upgrade", &upgrade).await;
+    let mut refused = RawConnection::connect(process.address).await;
+    let place = "/secsync/public-name/below?sessionKey=key-of-a-refused-upgrade";
+    assert!(refused.request("GET", place, UPGRADE_HEADERS).await.status >= 400);
     assert_eq!(process.terminate().await, 0);
 
     let log = std::fs::read_to_string(&log_path).expect("the log is there");
     for line in log.lines() {
-        assert!(serde_json::from_str::<serde_json::Value>(line).is_ok(), "each line is JSON: {line}");
+        let line: serde_json::Value = serde_json::from_str(line).unwrap_or_else(|_| panic!("each line is JSON: {line}"));
+        // Debug is that of this program: what its parts say to each other would drown it.
+        assert!(line["target"].as_str().is_some_and(|target| target.starts_with("syncline")), "{line}");
     }
+    // A refused upgrade is named by its path.
+    assert!(log.contains("an upgrade was refused") && log.contains("/secsync/public-name"), "{log}");
     // It says what happened …
     for word in ["public-name", "refused", "snapshot-saved", "stopped"] {
         assert!(log.contains(word), "{word:?} is missing in {log}");

@@ -1,7 +1,8 @@
 //! HTTP and WebSockets byte by byte, for what no well-behaved client sends.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use syncline_tests::DEADLINE;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -31,6 +32,8 @@ pub struct Response {
 
 /// A TCP connection for HTTP, and for a WebSocket after an upgrade.
 pub struct RawConnection {
+    /// Bytes that were sent.
+    pub sent: usize,
     stream: TcpStream,
     received: Vec<u8>,
 }
@@ -89,14 +92,30 @@ pub fn header_of(first: u8, length: u64) -> Vec<u8> {
 impl RawConnection {
     /// Connects.
     pub async fn connect(address: SocketAddr) -> Self {
-        Self { stream: TcpStream::connect(address).await.expect("the server listens"), received: Vec::new() }
+        Self::try_connect(address).await.expect("the server listens")
+    }
+
+    /// Connects, if that is possible.
+    pub async fn try_connect(address: SocketAddr) -> Option<Self> {
+        TcpStream::connect(address).await.ok().map(Self::over)
+    }
+
+    /// Connects from another address of this machine.
+    pub async fn connect_from(source: Ipv4Addr, address: SocketAddr) -> Self {
+        let socket = TcpSocket::new_v4().expect("sockets can be made");
+        socket.bind((source, 0).into()).expect("all of 127.0.0.0/8 is this machine");
+        Self::over(socket.connect(address).await.expect("the server listens"))
+    }
+
+    fn over(stream: TcpStream) -> Self {
+        Self { stream, sent: 0, received: Vec::new() }
     }
 
     /// Connects with a small receive buffer, so that little is under way to a client that does not read.
     pub async fn connect_narrow(address: SocketAddr) -> Self {
         let socket = TcpSocket::new_v4().expect("sockets can be made");
         socket.set_recv_buffer_size(4096).expect("buffers can be set");
-        Self { stream: socket.connect(address).await.expect("the server listens"), received: Vec::new() }
+        Self::over(socket.connect(address).await.expect("the server listens"))
     }
 
     /// Upgrades to a WebSocket.
@@ -146,7 +165,20 @@ impl RawConnection {
 
     /// Sends bytes that the server may not want any more.
     pub async fn try_send(&mut self, bytes: &[u8]) -> bool {
+        self.sent += bytes.len();
         timeout(DEADLINE, self.stream.write_all(bytes)).await.expect("the server reads or closes").is_ok()
+    }
+
+    /// Sends no more, and goes on reading.
+    pub async fn finish(&mut self) {
+        // The server may have been faster.
+        let _ = self.stream.shutdown().await;
+    }
+
+    /// Whether the connection ends within a while. What comes before is kept.
+    pub async fn ended_within(&mut self, patience: Duration) -> bool {
+        let ended = async { while self.read_more().await {} };
+        timeout(patience, ended).await.is_ok()
     }
 
     /// The next frame; none at the end.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use serde_json::json;
+use syncline::server::limits::Limits;
 use syncline_tests::DEADLINE;
 use syncline_tests::process::{Process, command};
 use syncline_tests::secsync::Author;
@@ -144,6 +145,31 @@ async fn handshakes_that_stop_half_way_stop_nobody_else() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_count_from_their_accept_on_with_their_handshake() {
+    let (folder, certificate) = (folder(), Certificate::new("localhost"));
+    let files = certificate.write_into(folder.path());
+    let tls = BTreeMap::from([("127.0.0.1:0".into(), files)]);
+    let limits = Limits { connections_per_address: Some(3), ..Limits::default() };
+    let server = TestServer::with(Setup { tls, limits, ..Setup::default() }).await;
+    let client = TlsClient::trusting(&certificate);
+    let mut open = client.socket(server.address, &place("d", "k")).await.expect("the upgrade is accepted");
+    open.json_of("document").await;
+    // One says nothing, one stops in the middle of its hello: both have their place.
+    let silent = TcpStream::connect(server.address).await.expect("the server listens");
+    let mut half_way = TcpStream::connect(server.address).await.expect("the server listens");
+    half_way.write_all(&[0x16, 3, 1, 2, 0, 1]).await.expect("the start of a hello can be sent");
+    assert!(raw(server.address, b"").await.is_empty(), "a farewell would take a handshake");
+    assert!(client.get(server.address, "/healthz").await.is_err(), "its places are taken");
+    drop((silent, half_way));
+    let served = async { while client.get(server.address, "/healthz").await.is_err() {} };
+    tokio::time::timeout(DEADLINE, served).await.expect("places are free again with the connections that held them");
+    let author = Author::new(1);
+    let snapshot = author.first_snapshot("d", b"first");
+    open.send(&snapshot.frame).await;
+    assert_eq!(open.json().await, snapshot_saved(&snapshot));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_certificate_is_exchanged_while_the_server_runs() {
     let (folder, first, second) = (folder(), Certificate::new("localhost"), Certificate::new("localhost"));
     let server = server(&folder, &first).await;
@@ -260,5 +286,48 @@ async fn the_binary_serves_tls_and_says_so() {
     assert!(process.secure);
     let answer = TlsClient::trusting(&certificate).get(process.address, "/healthz").await.expect("an answer");
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert_eq!(process.terminate().await, 0);
+}
+
+#[tokio::test]
+async fn a_reload_of_the_binary_reads_certificates_anew() {
+    let (folder, first, second, third) =
+        (folder(), Certificate::new("localhost"), Certificate::new("localhost"), Certificate::new("localhost"));
+    first.write_into(folder.path());
+    let file = folder.path().join("syncline.toml");
+    let text = "[tls]\ncertificate = \"fullchain.pem\"\nkey = \"key.pem\"\n[[mount]]\nprotocol = \"secsync\"\n";
+    std::fs::write(&file, text).expect("files can be written");
+    let (config, data) = (file.to_str().expect("paths are text"), folder.path().join("data"));
+    let process = Process::start(&data, &["serve", "--config", config]).await;
+    let mut open = TlsClient::trusting(&first).socket(process.address, &place("d", "k")).await.expect("the upgrade is accepted");
+    open.json_of("document").await;
+
+    second.write_into(folder.path());
+    process.signal("HUP").await;
+    let knows_second = TlsClient::trusting(&second);
+    let exchanged = async { while knows_second.get(process.address, "/healthz").await.is_err() {} };
+    tokio::time::timeout(DEADLINE, exchanged).await.expect("the new certificate comes within the deadline");
+    assert!(TlsClient::trusting(&first).get(process.address, "/healthz").await.is_err());
+
+    // Half of an exchange is none, and whoever asked learns why.
+    let files = third.write_into(folder.path());
+    std::fs::write(&files.key, second.key_pem()).expect("files can be written");
+    let reload = || async {
+        let mut reload = command(&["reload", "--config", config, "--data"]);
+        let output = reload.arg(&data).output().await.expect("it can be run");
+        (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (reloaded, said) = reload().await;
+    assert!(!reloaded && said.contains("key.pem") && said.contains("fullchain.pem"), "{said}");
+    assert!(knows_second.get(process.address, "/healthz").await.is_ok());
+    third.write_into(folder.path());
+    assert!(reload().await.0);
+    assert!(TlsClient::trusting(&third).get(process.address, "/healthz").await.is_ok());
+
+    let author = Author::new(1);
+    let snapshot = author.first_snapshot("d", b"first");
+    open.send(&snapshot.frame).await;
+    assert_eq!(open.json().await, snapshot_saved(&snapshot));
+    open.close().await;
     assert_eq!(process.terminate().await, 0);
 }

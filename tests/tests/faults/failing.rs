@@ -16,7 +16,7 @@ use syncline_tests::socket::{Received, Socket};
 use syncline_tests::{DEADLINE, scale};
 
 use crate::documents::{check_clocks, create, open, saved, signature, stored, told_to_come_back};
-use crate::executor::{FaultyExecutor, Point, Verdict};
+use syncline_tests::faulty_executor::{FaultyExecutor, Point, Verdict};
 
 async fn server(judge: impl Fn(Point<'_>) -> Verdict + Send + Sync + 'static) -> TestServer {
     let folder = Arc::new(tempfile::tempdir().expect("a folder"));

@@ -9,7 +9,7 @@ use syncline_tests::socket::Received;
 
 use crate::commits::{Commits, Fate};
 use crate::documents::{author_and_clock, check_clocks, create, open, saved, signature, stored, told_to_come_back};
-use crate::executor::{Begun, FaultyExecutor, Verdict};
+use syncline_tests::faulty_executor::{Begun, FaultyExecutor, Verdict};
 
 /// A server over commits that the test holds.
 pub async fn server(commits: &Arc<Commits>) -> (TestServer, Begun) {

@@ -10,7 +10,6 @@ mod commits;
 mod component;
 mod delayed;
 mod documents;
-mod executor;
 mod failing;
 mod killed;
 mod lost;

@@ -10,8 +10,8 @@ use tokio::sync::Semaphore;
 
 use crate::commits::{Commits, Fate};
 use crate::documents::{create, open, saved, signature};
-use crate::executor::{FaultyExecutor, Point, Verdict};
 use crate::lost::server;
+use syncline_tests::faulty_executor::{FaultyExecutor, Point, Verdict};
 
 /// The loser of a race has seen the winner's snapshot before it is refused, also when it has sent more meanwhile.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -18,7 +18,7 @@ use tokio::sync::watch;
 
 use crate::commits::{Commits, Fate};
 use crate::documents::{Stored, author_and_clock, check_clocks, create, open, signature, stored};
-use crate::executor::{FaultyExecutor, Point, Verdict};
+use syncline_tests::faulty_executor::{FaultyExecutor, Point, Verdict};
 
 const DOCUMENTS: [&str; 2] = ["a", "b"];
 const WRITERS_PER_DOCUMENT: u8 = 3;

@@ -6,17 +6,17 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore, oneshot};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::SqliteSettings;
 use super::connection::Link;
 use super::folder::{FolderLock, create_folder, sync_folder};
 use super::statement::{ResultLimits, executor_error};
+use super::worker::Threads;
 use crate::executor::group::{Ending, Flush, GroupCommit, GroupLimits, Step, Ticket};
 use crate::executor::{DatabaseName, ExecutorError, GroupObserver, Hold};
 
@@ -28,7 +28,7 @@ pub(super) struct DatabaseFile {
     observer: Arc<dyn GroupObserver>,
     _lock: Arc<FolderLock>,
     /// Where blocking calls go, also from a `drop` outside of any task.
-    runtime: Handle,
+    runtime: Threads,
     epoch: Instant,
     state: Mutex<State>,
     /// Notified whenever the writer comes to rest.
@@ -64,7 +64,7 @@ struct Granted {
 
 impl DatabaseFile {
     /// Opens a file, making it and its folder where there is none. Blocks.
-    pub(super) fn open(name: DatabaseName, opening: Opening, runtime: Handle) -> Result<Self, ExecutorError> {
+    pub(super) fn open(name: DatabaseName, opening: Opening, runtime: Threads) -> Result<Self, ExecutorError> {
         let Opening { path, settings, observer, lock } = opening;
         let writer = open_writer(&path, &settings)?;
         let limits = GroupLimits { transactions_max: settings.group_transactions_max, age_ms_max: settings.group_ms_max };
@@ -114,19 +114,23 @@ impl DatabaseFile {
             Step::Flush { group, flush } => {
                 let writer = state.writer.take();
                 let file = Arc::clone(self);
-                self.runtime.spawn_blocking(move || file.flush(writer, group, flush));
+                self.runtime.flush(&self.name, move || file.flush(writer, group, flush));
             }
         }
     }
 
-    /// Brings a group to its end. Blocks.
-    fn flush(self: Arc<Self>, writer: Option<Link>, group: u64, flush: Flush) {
+    /// Brings a group to its end. Blocks. What comes back tells those who rest on it, then lets the next one begin.
+    fn flush(self: Arc<Self>, writer: Option<Link>, group: u64, flush: Flush) -> impl FnOnce() + Send {
         let (durable, writer) = match (flush, writer) {
             (Flush::Commit, Some(writer)) => self.commit(writer, group),
             (Flush::Commit, None) => (false, None),
             (Flush::Nothing, writer) => (true, writer.and_then(|writer| self.clear(writer))),
             (Flush::Lost, writer) => (false, writer.and_then(|writer| self.clear(writer))),
         };
+        move || self.flushed(writer, group, durable)
+    }
+
+    fn flushed(self: Arc<Self>, writer: Option<Link>, group: u64, durable: bool) {
         let tell = || self.observer.settled(&self.name, group, durable);
         if catch_unwind(AssertUnwindSafe(tell)).is_err() {
             tracing::error!(mount = self.name.mount, database = self.name.name, group, "the observer of a group panicked");

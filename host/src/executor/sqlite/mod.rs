@@ -11,7 +11,7 @@
 //! interrupted (time budget), when the disk is full or fails, and for `ON CONFLICT ROLLBACK`. The whole group is then
 //! lost; its callers learn it from the observer, as for a failed fsync.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -28,6 +28,7 @@ pub(crate) use self::folder::NOT_DATABASES;
 use self::folder::{FolderLock, NAME_BYTES_MAX, create_folder, encode_name};
 use self::snapshot::SqliteSnapshot;
 use self::transaction::SqliteTransaction;
+use self::worker::{Threads, Worker};
 use super::{
     Database, DatabaseInfo, DatabaseName, Dialect, Executor, ExecutorError, GroupObserver, Hold, Snapshot, Statement, Transaction, Value,
 };
@@ -42,6 +43,7 @@ pub(crate) mod statement;
 #[cfg(test)]
 mod tests;
 mod transaction;
+pub mod worker;
 
 /// Called with every new writer connection, before it is used; embedders register functions or hooks there. The
 /// authorizer and the progress handler are the executor's own and set afterwards.
@@ -74,6 +76,8 @@ pub struct SqliteSettings {
     pub group_ms_max: u64,
     /// Called with every new writer connection.
     pub on_open: Option<OnOpen>,
+    /// Takes blocking work; none: the runtime's threads for blocking calls do it.
+    pub worker: Option<Arc<dyn Worker>>,
 }
 
 impl SqliteSettings {
@@ -92,6 +96,7 @@ impl SqliteSettings {
             group_transactions_max: 512,
             group_ms_max: 10,
             on_open: None,
+            worker: None,
         }
     }
 }
@@ -105,7 +110,7 @@ pub struct SqliteExecutor {
 
 struct Inner {
     settings: Arc<SqliteSettings>,
-    runtime: Handle,
+    runtime: Threads,
     /// Held by every open file too: the folder is given back when nothing works in it any more.
     lock: Arc<FolderLock>,
     files: Mutex<Files>,
@@ -115,7 +120,7 @@ struct Inner {
 
 #[derive(Default)]
 struct Files {
-    by_name: HashMap<DatabaseName, Place>,
+    by_name: BTreeMap<DatabaseName, Place>,
     closed: bool,
 }
 
@@ -143,7 +148,7 @@ impl Place {
 impl SqliteExecutor {
     /// Takes a data folder, which no other process may have. Called within a tokio runtime with time enabled.
     pub async fn start(mut settings: SqliteSettings) -> Result<Self, FolderError> {
-        let runtime = Handle::current();
+        let runtime = Threads { runtime: Handle::current(), worker: settings.worker.clone() };
         let folder = settings.data_folder.clone();
         let taken = runtime.spawn_blocking(move || take_folder(&folder)).await;
         let taken = taken
@@ -196,7 +201,6 @@ impl Inner {
 
     /// Opens a file. Blocks.
     fn open(&self, name: &DatabaseName, observer: Arc<dyn GroupObserver>) -> Result<Arc<DatabaseFile>, ExecutorError> {
-        let _opening = self.opening.blocking_read();
         {
             let mut files = self.files.lock();
             if files.closed {
@@ -227,7 +231,12 @@ impl Executor for SqliteExecutor {
     async fn open(&self, name: &DatabaseName, observer: Arc<dyn GroupObserver>) -> Result<Arc<dyn Database>, ExecutorError> {
         let inner = Arc::clone(&self.inner);
         let name = name.clone();
-        let opened = self.inner.runtime.spawn_blocking(move || inner.open(&name, observer)).await;
+        let opening = Arc::clone(&inner.opening).read_owned().await;
+        let open = move || {
+            let _opening = opening;
+            inner.open(&name, observer)
+        };
+        let opened = self.inner.runtime.spawn_blocking(open).await;
         let file = opened.map_err(|error| ExecutorError::Unavailable(format!("the host is stopping: {error}")))??;
         Ok(Arc::new(SqliteDatabase { file }))
     }
@@ -260,7 +269,7 @@ impl Executor for SqliteExecutor {
         };
         let mut closing = JoinSet::new();
         for file in files {
-            closing.spawn_on(async move { file.close().await }, &self.inner.runtime);
+            closing.spawn_on(async move { file.close().await }, &self.inner.runtime.runtime);
         }
         closing.join_all().await;
         self.inner.lock.release();

@@ -1,11 +1,11 @@
 //! A consistent view over any number of queries, on a reader of its own.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::connection::{Budget, Link};
 use super::file::DatabaseFile;

@@ -1,8 +1,9 @@
 //! The open transaction of a database: a savepoint in the outer transaction of its group.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::time::Instant;
 
 use super::connection::{Budget, Link};
 use super::file::Turn;

@@ -2,31 +2,34 @@
 //! of its own. A trap or an endless loop there is a failed import here, and nothing else.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use tokio::time::Instant;
 use wasmtime::Store;
 
 use crate::runtime::bindings::app::exports::syncline::app::app as theirs;
 use crate::runtime::bindings::app::{Component, ComponentPre};
 use crate::runtime::bindings::guest::syncline::app::app::{Caller, Failure, Host, Identity, Reply, RouteRequest, RouteResponse, Verdict};
+use crate::runtime::environment::Environment;
 use crate::runtime::limits::{APP_TRANSFER_BYTES_MAX, loggable};
 use crate::runtime::state::{AppState, State, bound};
 
 /// The app of a mount, ready to be instantiated.
 pub struct App {
     pre: ComponentPre<AppState>,
+    environment: Arc<dyn Environment>,
     memory_bytes: usize,
     call_ms: u64,
 }
 
 impl App {
     /// An app whose instances may use so much memory, and take so long for a call.
-    pub fn new(pre: ComponentPre<AppState>, memory_bytes: usize, call_ms: u64) -> Self {
-        Self { pre, memory_bytes, call_ms }
+    pub fn new(pre: ComponentPre<AppState>, environment: Arc<dyn Environment>, memory_bytes: usize, call_ms: u64) -> Self {
+        Self { pre, environment, memory_bytes, call_ms }
     }
 
     async fn instantiate(&self) -> wasmtime::Result<AppInstance> {
-        let mut store = Store::new(self.pre.engine(), AppState::new(self.memory_bytes));
+        let mut store = Store::new(self.pre.engine(), AppState::new(&self.environment, self.memory_bytes));
         bound(&mut store, APP_TRANSFER_BYTES_MAX);
         store.data_mut().deadline = Instant::now() + Duration::from_millis(self.call_ms);
         let component = self.pre.instantiate_async(&mut store).await?;

@@ -195,6 +195,20 @@ fn a_close_follows_the_frames_and_ends_the_reading() {
     assert!(queue.start_receive(1).is_none());
 }
 
+/// The simulator found it: the answer went out although the broadcast before it had been dropped.
+#[test]
+fn an_answer_does_not_follow_what_was_dropped_before_it() {
+    let mut queue = ConnectionQueue::<u8>::new(LIMITS);
+    queue.push_input(0, 1);
+    let (call, _) = queue.start_receive(1).unwrap();
+    queue.end_call(Vec::new());
+    assert!(queue.publish(arrival("d", Some(1), "update")));
+    queue.close_now(Close { code: 1013, reason: String::new() });
+    queue.release(call, Released { send: vec![text("saved")], ..Released::default() });
+    assert_eq!(taken(&mut queue), Vec::<String>::new());
+    assert_eq!(queue.due_close().map(|close| close.code), Some(1013));
+}
+
 #[test]
 fn inputs_that_were_put_off_come_again_first() {
     let mut queue = ConnectionQueue::<u8>::new(LIMITS);

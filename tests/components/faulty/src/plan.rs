@@ -26,7 +26,7 @@ pub fn plan(settings: &str) -> Result<Plan, Vec<String>> {
         post_targets: Vec::new(),
         max_body_bytes: 1 << 20,
         max_frame_bytes: 1 << 20,
-        max_frame_bytes_before_auth: 1 << 20,
+        max_frame_bytes_before_auth: number("max_frame_bytes_before_auth", 1 << 20),
         ping_ms: None,
         idle_ms: None,
         queue_bytes: number("queue_bytes", 1 << 20),

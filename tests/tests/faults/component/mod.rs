@@ -7,6 +7,7 @@ mod exports;
 mod failures;
 mod inputs;
 mod jobs;
+mod limits;
 mod order;
 mod reload;
 mod requests;

@@ -6,7 +6,7 @@ use syncline_tests::server::{Setup, TestServer};
 
 use super::{Client, server_over, setup};
 use crate::commits::{Commits, Fate};
-use crate::executor::{FaultyExecutor, Verdict};
+use syncline_tests::faulty_executor::{FaultyExecutor, Verdict};
 
 async fn two(server: &TestServer) -> (Client, Client) {
     (Client::connect(server.address).await, Client::connect(server.address).await)

@@ -3,13 +3,15 @@
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use syncline::executor::{
-    Database, DatabaseInfo, DatabaseName, Ended, Executor, ExecutorError, GroupObserver, RowSet, Snapshot, Statement, Transaction,
+    Database, DatabaseInfo, DatabaseName, Ended, Executor, ExecutorError, GroupObserver, Hold, RowSet, Snapshot, Statement, Transaction,
 };
-use syncline_tests::DEADLINE;
 use tokio::sync::{Semaphore, watch};
+
+use crate::DEADLINE;
 
 /// Where a fault may happen.
 pub enum Point<'a> {
@@ -31,6 +33,8 @@ pub enum Verdict {
     Fail(ExecutorError),
     /// What was asked for, once there is a permit.
     Wait(Arc<Semaphore>),
+    /// What was asked for, or an error, after a while.
+    Later(Duration, Option<ExecutorError>),
 }
 
 type Judge = Arc<dyn Fn(Point<'_>) -> Verdict + Send + Sync>;
@@ -40,10 +44,12 @@ pub struct FaultyExecutor {
     inner: Box<dyn Executor>,
     judge: Judge,
     begun: watch::Sender<u64>,
+    holds: bool,
 }
 
 struct FaultyDatabase {
     inner: Arc<dyn Database>,
+    holds: bool,
     judge: Judge,
     begun: watch::Sender<u64>,
 }
@@ -63,13 +69,22 @@ async fn ask(judge: &Judge, point: Point<'_>) -> Result<(), ExecutorError> {
             permit.expect("the semaphore lives").forget();
             Ok(())
         }
+        Verdict::Later(delay, error) => {
+            tokio::time::sleep(delay).await;
+            error.map_or(Ok(()), Err)
+        }
     }
 }
 
 impl FaultyExecutor {
     /// Around an executor.
     pub fn new(inner: impl Executor, judge: impl Fn(Point<'_>) -> Verdict + Send + Sync + 'static) -> Self {
-        Self { inner: Box::new(inner), judge: Arc::new(judge), begun: watch::Sender::new(0) }
+        Self { inner: Box::new(inner), judge: Arc::new(judge), begun: watch::Sender::new(0), holds: false }
+    }
+
+    /// Passes holds on: groups linger as they do without this wrapper.
+    pub fn with_holds(self) -> Self {
+        Self { holds: true, ..self }
     }
 
     /// How many transactions were asked for; the number grows once the request is in the writer's queue.
@@ -101,7 +116,7 @@ impl Executor for FaultyExecutor {
         if name.mount == "syncline" {
             return Ok(inner);
         }
-        Ok(Arc::new(FaultyDatabase { inner, judge: Arc::clone(&self.judge), begun: self.begun.clone() }))
+        Ok(Arc::new(FaultyDatabase { inner, holds: self.holds, judge: Arc::clone(&self.judge), begun: self.begun.clone() }))
     }
 
     async fn ready(&self) -> Result<(), ExecutorError> {
@@ -122,6 +137,10 @@ impl Database for FaultyDatabase {
     async fn snapshot(&self) -> Result<Box<dyn Snapshot>, ExecutorError> {
         ask(&self.judge, Point::Snapshot).await?;
         self.inner.snapshot().await
+    }
+
+    fn hold(&self) -> Hold {
+        if self.holds { self.inner.hold() } else { Hold::default() }
     }
 
     async fn begin(&self) -> Result<Box<dyn Transaction>, ExecutorError> {

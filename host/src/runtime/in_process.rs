@@ -1,0 +1,173 @@
+//! Connections from within the process: a WebSocket without the socket, for programs that embed the host and for the
+//! simulator. What a client sees on it is what it would see on a WebSocket of the server.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::bindings::guest::syncline::host::types::{Frame as ComponentFrame, Header, RequestHead};
+use super::queue::{Close, Frame};
+use super::{Connection, MountCore, Runtime, Upgraded};
+use crate::runtime::plans::UpgradeAnswer;
+
+/// The close code that stands for a socket that ended without a close frame.
+const NO_CLOSE_FRAME: u16 = 1006;
+
+/// What a client asks for when it connects: the head of its upgrade request.
+#[derive(Clone, Debug, Default)]
+pub struct ConnectRequest {
+    /// The whole path, escapes untouched; it begins with the path of the mount.
+    pub path: String,
+    /// What follows the `?`, escapes untouched.
+    pub query: Option<String>,
+    /// Names in lower case, and values.
+    pub headers: Vec<(String, Vec<u8>)>,
+    /// The address of the peer, without a port.
+    pub remote_address: String,
+    /// Whether it came over TLS.
+    pub secure: bool,
+}
+
+/// Why there is no connection.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConnectError {
+    /// No mount has this name.
+    #[error("no mount is named {0:?}")]
+    NoMount(String),
+    /// The answer is a plain HTTP response.
+    #[error("the upgrade was refused with status {0}")]
+    Refused(u16),
+    /// The host accepted it only to say this and close.
+    #[error("the connection was closed with {} at once", .1.code)]
+    Closed(Vec<Frame>, Close),
+    /// The process stops.
+    #[error("the host is stopping")]
+    Stopping,
+}
+
+/// What happens on an [`InProcessSocket`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SocketEvent {
+    /// A message of the server.
+    Frame(Frame),
+    /// The server closed; nothing follows.
+    Close(Close),
+    /// A message can be sent now; only where it was asked for.
+    Writable,
+}
+
+/// The client's end of a connection. Dropping it without [`InProcessSocket::close`] is what a cut line is.
+pub struct InProcessSocket {
+    connection: Arc<Connection>,
+    mount: Arc<MountCore>,
+    /// Taken from the queue and not handed out yet.
+    taken: VecDeque<Frame>,
+    /// The code that the connection ends with.
+    code: u16,
+    closed: bool,
+}
+
+impl Runtime {
+    /// Connects a client of this process to a mount. The call is not torn apart if the caller goes away meanwhile.
+    pub async fn connect(&self, mount: &str, request: ConnectRequest) -> Result<InProcessSocket, ConnectError> {
+        let mount = self.mount(mount).ok_or_else(|| ConnectError::NoMount(mount.to_owned()))?;
+        let head = Arc::new(RequestHead {
+            method: "GET".into(),
+            path: request.path,
+            query: request.query,
+            headers: request.headers.into_iter().map(|(name, value)| Header { name, value }).collect(),
+            remote_address: request.remote_address,
+            secure: request.secure,
+        });
+        let upgrading = mount.runtime.clone().spawn(async move {
+            match mount.upgrade(head).await {
+                Upgraded::Accepted { connection, .. } => {
+                    mount.metrics.connected(&mount.name);
+                    Ok(InProcessSocket { connection, mount, taken: VecDeque::new(), code: NO_CLOSE_FRAME, closed: false })
+                }
+                Upgraded::Refused(response) => Err(ConnectError::Refused(response.status)),
+                Upgraded::Host(UpgradeAnswer::Status(status)) => Err(ConnectError::Refused(status)),
+                Upgraded::Host(UpgradeAnswer::Close((frames, close))) => {
+                    Err(ConnectError::Closed(frames.into_iter().map(Frame::from).collect(), close.into()))
+                }
+            }
+        });
+        upgrading.await.unwrap_or(Err(ConnectError::Stopping))
+    }
+}
+
+impl InProcessSocket {
+    /// Waits for the next message or the close.
+    pub async fn receive(&mut self) -> SocketEvent {
+        self.event(true, false).await
+    }
+
+    /// Waits for the next message (`to_receive`), until a message can be sent (`to_send`), and in any case for the close,
+    /// which a reader that does not receive learns of once nothing is left to be sent before it. Who sends without
+    /// receiving may wait for ever: a host that cannot get rid of its answers does not read. Can be cancelled without
+    /// losing anything.
+    pub async fn event(&mut self, to_receive: bool, to_send: bool) -> SocketEvent {
+        loop {
+            if to_receive && self.taken.is_empty() {
+                self.taken.extend(self.connection.take_frames(1));
+            }
+            if to_receive && let Some(frame) = self.taken.pop_front() {
+                self.mount.metrics.frame(&self.mount.name, "out", frame.len());
+                return SocketEvent::Frame(frame);
+            }
+            if self.taken.is_empty()
+                && let Some(close) = self.connection.due_close()
+            {
+                (self.code, self.closed) = (close.code, true);
+                return SocketEvent::Close(close);
+            }
+            if to_send && self.connection.wants_input() {
+                return SocketEvent::Writable;
+            }
+            self.connection.changed().await;
+        }
+    }
+
+    /// Sends a message, or gives it back where the host does not read now: see [`InProcessSocket::event`]. After a close
+    /// it goes nowhere. A message over the mount's limit closes the connection.
+    pub fn send(&mut self, frame: Frame) -> Result<(), Frame> {
+        if self.closed || self.connection.is_closing() {
+            return Ok(());
+        }
+        if !self.connection.wants_input() {
+            return Err(frame);
+        }
+        self.mount.metrics.frame(&self.mount.name, "in", frame.len());
+        let plan = self.mount.plan();
+        let bytes_max = if self.connection.has_received() { plan.max_frame_bytes } else { plan.max_frame_bytes_before_auth };
+        let closes = self.mount.closes();
+        if u64::try_from(frame.len()).is_ok_and(|bytes| bytes > bytes_max) {
+            self.connection.close_now(closes.too_large);
+            return Ok(());
+        }
+        let frame = match frame {
+            Frame::Binary(bytes) => ComponentFrame::Binary(bytes.into()),
+            Frame::Text(bytes) => match String::from_utf8(bytes.into()) {
+                Ok(text) => ComponentFrame::Text(text),
+                Err(_) => {
+                    self.connection.close_now(Close { code: 1007, reason: "not UTF-8".into() });
+                    return Ok(());
+                }
+            },
+        };
+        self.connection.push_frame(frame);
+        Ok(())
+    }
+
+    /// Ends the connection with a close code, as a client that says goodbye.
+    pub fn close(mut self, code: u16) {
+        if !self.closed {
+            self.code = code;
+        }
+    }
+}
+
+impl Drop for InProcessSocket {
+    fn drop(&mut self) {
+        self.mount.disconnected(self.connection.clone(), self.code);
+    }
+}

@@ -1,0 +1,357 @@
+//! The simulated network: one task a client, which connects again and again, and carries frames with latency, in order,
+//! until the line is cut.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use rand::RngExt as _;
+use rand::rngs::StdRng;
+use syncline::runtime::Runtime;
+use syncline::runtime::in_process::{ConnectError, ConnectRequest, InProcessSocket, SocketEvent};
+use syncline::runtime::queue::Frame;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::faults::{around_ms, up_to_ms};
+use super::model::{ClientModel, Command, Line};
+use super::world::World;
+
+/// A client waits at most so long before it connects again.
+const RECONNECT_MS_MAX: u64 = 400;
+/// In calm times a client looks so often whether there is something to do.
+const CALM_ACT_MS: u64 = 50;
+
+/// A client with its end of the line. It outlives connections and lives of the server.
+pub struct Client {
+    name: String,
+    world: Arc<World>,
+    inner: Mutex<Inner>,
+}
+
+struct Inner {
+    model: Box<dyn ClientModel>,
+    /// For the model.
+    own_random: StdRng,
+    /// For the line.
+    random: StdRng,
+    connected: bool,
+    /// From the client to the host.
+    up: VecDeque<(Instant, Up)>,
+    /// From the host to the client.
+    down: VecDeque<(Instant, Down)>,
+    down_bytes: usize,
+}
+
+enum Up {
+    Frame(Frame),
+    Close,
+}
+
+enum Down {
+    Frame(Frame),
+    Close(u16),
+}
+
+/// What changes on a line as time passes.
+struct Session {
+    /// The longest way up and down.
+    latency_ms: u64,
+    cut_at: Option<Instant>,
+    stall_at: Option<Instant>,
+    stalled_until: Option<Instant>,
+    act_at: Instant,
+}
+
+impl Client {
+    /// A client that has never been connected.
+    pub fn new(world: &Arc<World>, number: usize, model: Box<dyn ClientModel>) -> Arc<Self> {
+        let purpose = 0xc000 + 2 * number as u64;
+        let (own_random, random) = (world.random(purpose), world.random(purpose + 1));
+        let (up, down) = (VecDeque::new(), VecDeque::new());
+        let inner = Mutex::new(Inner { model, own_random, random, connected: false, up, down, down_bytes: 0 });
+        Arc::new(Self { name: format!("client {number}"), world: world.clone(), inner })
+    }
+
+    /// Whether it has nothing left to do and nothing is under way.
+    pub fn is_settled(&self) -> bool {
+        let inner = self.inner.lock();
+        inner.connected && inner.model.is_settled() && inner.up.is_empty() && inner.down.is_empty()
+    }
+
+    /// Connects, again and again, until the life of the server ends.
+    pub async fn live(self: Arc<Self>, runtime: Arc<Runtime>, mount: String) {
+        loop {
+            let wait = up_to_ms(&mut self.inner.lock().random, RECONNECT_MS_MAX);
+            sleep(wait).await;
+            let request = self.ask(|model, line| model.connect(line));
+            let socket = match self.connect(&runtime, &mount, request).await {
+                Ok(socket) => socket,
+                Err(code) => {
+                    self.ask(|model, line| model.disconnected(code, line));
+                    continue;
+                }
+            };
+            let (socket, code) = self.carry(socket).await;
+            self.end(code);
+            self.let_go(socket);
+        }
+    }
+
+    /// The process is gone. Some of what was under way still arrives.
+    pub fn crashed(&self) {
+        let arriving: Vec<Down> = {
+            let mut inner = self.inner.lock();
+            let count = inner.down.len();
+            let arriving = inner.random.random_range(0..=count);
+            inner.down.drain(..arriving).map(|(_, down)| down).collect()
+        };
+        let mut code = None;
+        for down in arriving {
+            match down {
+                Down::Frame(frame) => self.deliver(&frame),
+                Down::Close(close) => code = Some(close),
+            }
+        }
+        if self.inner.lock().connected {
+            self.end(code);
+        }
+    }
+
+    fn end(&self, code: Option<u16>) {
+        {
+            let mut inner = self.inner.lock();
+            inner.connected = false;
+            inner.up.clear();
+            inner.down.clear();
+            inner.down_bytes = 0;
+        }
+        self.world.note(format_args!("{}: disconnected {code:?}", self.name));
+        self.ask(|model, line| model.disconnected(code, line));
+    }
+
+    /// Lets the model do something; what it sends is on its way then.
+    fn ask<T>(&self, work: impl FnOnce(&mut dyn ClientModel, &mut Line<'_>) -> T) -> T {
+        let mut inner = self.inner.lock();
+        let Inner { model, own_random, .. } = &mut *inner;
+        let mut line = Line { random: own_random, calm: self.world.is_calm(), commands: Vec::new() };
+        let result = work(&mut **model, &mut line);
+        let commands = line.commands;
+        for command in commands {
+            match command {
+                Command::Send(frame) => inner.send_up(Up::Frame(frame), &self.world),
+                Command::Leave => inner.send_up(Up::Close, &self.world),
+                Command::Note(what) => self.world.note(format_args!("{}: {what}", self.name)),
+                Command::Violation(what) => self.world.violated(format!("{}: {what}", self.name)),
+            }
+        }
+        result
+    }
+
+    fn deliver(&self, frame: &Frame) {
+        self.ask(|model, line| model.received(frame, line));
+    }
+
+    /// The code of a close at once, none if the line was cut.
+    async fn connect(&self, runtime: &Runtime, mount: &str, request: ConnectRequest) -> Result<InProcessSocket, Option<u16>> {
+        let (way, gives_up_after) = {
+            let (faults, mut inner) = (&self.world.faults, self.inner.lock());
+            let random = &mut inner.random;
+            let gives_up = !self.world.is_calm() && faults.lost_upgrades > 0.0 && random.random_bool(faults.lost_upgrades);
+            (up_to_ms(random, faults.latency_ms), gives_up.then(|| up_to_ms(random, 2 * faults.flush_ms + 3)))
+        };
+        sleep(way).await;
+        let connecting = runtime.connect(mount, request);
+        let connected = match gives_up_after {
+            None => connecting.await,
+            Some(wait) => match tokio::time::timeout(wait, connecting).await {
+                Ok(connected) => connected,
+                Err(_) => {
+                    self.world.note(format_args!("{}: gave up connecting", self.name));
+                    return Err(None);
+                }
+            },
+        };
+        match connected {
+            Ok(socket) => {
+                self.world.note(format_args!("{}: connected", self.name));
+                self.inner.lock().connected = true;
+                Ok(socket)
+            }
+            Err(ConnectError::Closed(frames, close)) => {
+                self.world.note(format_args!("{}: closed at once with {}", self.name, close.code));
+                frames.iter().for_each(|frame| self.deliver(frame));
+                Err(Some(close.code))
+            }
+            Err(error) => {
+                self.world.note(format_args!("{}: {error}", self.name));
+                Err(None)
+            }
+        }
+    }
+
+    fn session(&self) -> Session {
+        let (faults, now, calm) = (&self.world.faults, Instant::now(), self.world.is_calm());
+        let random = &mut self.inner.lock().random;
+        let latency_ms = random.random_range(0..=faults.latency_ms);
+        let fault = |random: &mut StdRng, mean_ms| if calm { None } else { around_ms(random, mean_ms).map(|wait| now + wait) };
+        Session {
+            latency_ms,
+            cut_at: fault(random, faults.cut_mean_ms),
+            stall_at: fault(random, faults.stall_mean_ms),
+            stalled_until: None,
+            act_at: now + around_ms(random, faults.act_mean_ms).unwrap_or_default(),
+        }
+    }
+
+    /// Carries frames until the connection is over; the close code as the client sees it. The socket comes back where
+    /// the server does not know yet.
+    async fn carry(&self, mut socket: InProcessSocket) -> (Option<InProcessSocket>, Option<u16>) {
+        let mut session = self.session();
+        let mut closing = false;
+        loop {
+            let now = Instant::now();
+            if let Some(code) = self.arrivals(&mut session, now) {
+                return (None, Some(code));
+            }
+            let up = self.inner.lock().up.front().map(|(due, up)| (*due, matches!(up, Up::Close)));
+            if up.is_some_and(|(due, close)| due <= now && close) {
+                socket.close(1000);
+                return (None, None);
+            }
+            let calm = self.world.is_calm();
+            if session.cut_at.is_some_and(|cut_at| cut_at <= now) && !calm {
+                return (Some(socket), None);
+            }
+            let room = self.inner.lock().down_bytes < self.world.faults.window_bytes;
+            let to_receive = session.stalled_until.is_none() && room && !closing;
+            let to_send = up.is_some_and(|(due, _)| due <= now);
+            let next = self.next_event(&session, up.map(|(due, _)| due).filter(|due| *due > now));
+            tokio::select! {
+                biased;
+                event = socket.event(to_receive, to_send), if !closing => match event {
+                    SocketEvent::Frame(frame) => self.send_down(frame, &session),
+                    SocketEvent::Close(close) => {
+                        closing = true;
+                        self.inner.lock().push_down(Down::Close(close.code), session.latency_ms);
+                    }
+                    SocketEvent::Writable => self.send_up(&mut socket),
+                },
+                () = sleep_until(next) => {}
+            }
+        }
+    }
+
+    /// What is due at the client's end: frames, acts, stalls. The close code if the server's close arrived.
+    fn arrivals(&self, session: &mut Session, now: Instant) -> Option<u16> {
+        let calm = self.world.is_calm();
+        if session.stalled_until.is_some_and(|until| until <= now || calm) {
+            session.stalled_until = None;
+        }
+        if session.stall_at.is_some_and(|stall_at| stall_at <= now) && !calm {
+            let random = &mut self.inner.lock().random;
+            session.stalled_until = Some(now + up_to_ms(random, self.world.faults.stall_ms));
+            session.stall_at = around_ms(random, self.world.faults.stall_mean_ms).map(|wait| now + wait);
+        }
+        while session.stalled_until.is_none() {
+            let Some(down) = self.inner.lock().take_down(now) else { break };
+            match down {
+                Down::Frame(frame) => self.deliver(&frame),
+                Down::Close(code) => return Some(code),
+            }
+        }
+        if session.act_at <= now {
+            self.ask(|model, line| model.act(line));
+            let mean_ms = if calm { CALM_ACT_MS } else { self.world.faults.act_mean_ms };
+            let wait = around_ms(&mut self.inner.lock().random, mean_ms).unwrap_or_default();
+            session.act_at = now + wait.max(Duration::from_millis(1));
+        }
+        None
+    }
+
+    fn next_event(&self, session: &Session, up: Option<Instant>) -> Instant {
+        let down = self.inner.lock().down.front().map(|(due, _)| *due).filter(|_| session.stalled_until.is_none());
+        let calm = self.world.is_calm();
+        let faults = [session.cut_at, session.stall_at, session.stalled_until];
+        let faults = faults.into_iter().flatten().filter(|_| !calm);
+        faults.chain(down).chain(up).fold(session.act_at, Instant::min)
+    }
+
+    fn send_up(&self, socket: &mut InProcessSocket) {
+        let mut inner = self.inner.lock();
+        let Some((due, up)) = inner.up.pop_front() else { return };
+        match up {
+            Up::Close => inner.up.push_front((due, Up::Close)),
+            Up::Frame(frame) => {
+                if let Err(frame) = socket.send(frame) {
+                    inner.up.push_front((due, Up::Frame(frame)));
+                }
+            }
+        }
+    }
+
+    fn send_down(&self, frame: Frame, session: &Session) {
+        let (faults, mut inner) = (&self.world.faults, self.inner.lock());
+        let calm = self.world.is_calm();
+        let breach = |random: &mut StdRng, share: f64| !calm && share > 0.0 && random.random_bool(share);
+        if breach(&mut inner.random, faults.lost_frames) {
+            return;
+        }
+        if breach(&mut inner.random, faults.doubled_frames) {
+            inner.push_down(Down::Frame(frame.clone()), session.latency_ms);
+        }
+        inner.push_down(Down::Frame(frame), session.latency_ms);
+    }
+
+    /// The client is gone; the server may learn of it late.
+    fn let_go(&self, socket: Option<InProcessSocket>) {
+        let Some(socket) = socket else { return };
+        let (faults, mut inner) = (&self.world.faults, self.inner.lock());
+        let late = faults.half_open > 0.0 && inner.random.random_bool(faults.half_open);
+        let wait = late.then(|| up_to_ms(&mut inner.random, faults.half_open_ms));
+        drop(inner);
+        if let Some(wait) = wait {
+            tokio::spawn(async move {
+                sleep(wait).await;
+                drop(socket);
+            });
+        }
+    }
+}
+
+impl Inner {
+    /// Behind what is under way already.
+    fn send_up(&mut self, up: Up, world: &World) {
+        if self.connected {
+            let due = Instant::now() + up_to_ms(&mut self.random, world.faults.latency_ms);
+            let due = self.up.back().map_or(due, |(before, _)| due.max(*before));
+            self.up.push_back((due, up));
+        }
+    }
+
+    fn push_down(&mut self, down: Down, latency_ms: u64) {
+        let due = Instant::now() + up_to_ms(&mut self.random, latency_ms);
+        let due = self.down.back().map_or(due, |(before, _)| due.max(*before));
+        self.down_bytes += down.len();
+        self.down.push_back((due, down));
+    }
+
+    fn take_down(&mut self, now: Instant) -> Option<Down> {
+        let (due, _) = self.down.front()?;
+        if *due > now {
+            return None;
+        }
+        let (_, down) = self.down.pop_front()?;
+        self.down_bytes -= down.len();
+        Some(down)
+    }
+}
+
+impl Down {
+    fn len(&self) -> usize {
+        match self {
+            Self::Frame(frame) => frame.len(),
+            Self::Close(_) => 0,
+        }
+    }
+}

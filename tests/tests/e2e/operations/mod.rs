@@ -1,0 +1,8 @@
+//! What whoever runs the server does: look, back up, restore, stop.
+
+mod backup;
+mod configuration;
+mod control;
+mod doctor;
+mod metrics;
+mod readiness;
