@@ -66,7 +66,7 @@ pub fn command(run: &mut Run, word: &str, count: u64, bytes: u64) -> Result<(), 
         "job" => pubsub::schedule("huge", u64::MAX, &vec![0; usize::try_from(count).unwrap_or(0)]),
         "keys" => drop(storage::keys("", None, u32::try_from(count).unwrap_or(u32::MAX)).map_err(|_| "limit")?),
         "logs" => (0..count).for_each(|_| effects::log(Level::Info, &text(), "{}")),
-        "measures" => (0..count).for_each(|number| measure(&format!("flood_{}", number % 1000), &number.to_string())),
+        "measures" => (0..count).for_each(|number| measure(&format!("flood_{}", number % 1000), &format!("{number}{}", text()))),
         _ => return sql(run, word, count, bytes),
     }
     Ok(())

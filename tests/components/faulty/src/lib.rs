@@ -83,6 +83,7 @@ fn unfolded(line: &str) -> String {
 
 impl http::Guest for Component {
     fn admit(_mount: String, _connection: u64, _head: RequestHead) -> http::Admission {
+        run::fall(&configured_fault("admit"));
         http::Admission::Accept(http::Accept { body: http::BodyPlan::Inline(1 << 20), context: Vec::new() })
     }
 

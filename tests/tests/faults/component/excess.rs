@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use serde_json::json;
-use syncline_tests::server::TestServer;
+use syncline::runtime::{EngineSettings, RuntimeSettings};
+use syncline_tests::server::{Setup, TestServer};
 
 use super::requests::ask;
-use super::{Client, server};
+use super::{Client, server, setup};
 
 /// The most memory that this process has had so far, in bytes.
 fn memory_peak_bytes() -> u64 {
@@ -80,6 +81,21 @@ async fn a_response_may_have_so_many_headers_and_no_more() {
     assert_eq!((status, body.len()), (200, 8_000_000));
 }
 
+/// Instances have as much memory here as by default.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_result_that_fits_the_memory_of_an_instance_may_still_be_too_large_to_be_taken_over() {
+    let defaults = setup(json!({"call_deadline_ms": 20_000}), None);
+    let runtime = RuntimeSettings { engine: EngineSettings::default(), ..defaults.runtime };
+    let server = TestServer::with(Setup { runtime, ..defaults }).await;
+    let mut caller = Client::connect(server.address).await;
+    for excess in ["huge 140000000", "frames 5 27000000", "attach 140000000"] {
+        assert_eq!(caller.ask(excess).await, "failure trapped", "{excess}");
+        still_served(&server, &mut caller).await;
+    }
+    let peak_mib = memory_peak_bytes() >> 20;
+    assert!(peak_mib < 1024, "{peak_mib} MiB");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_call_that_logs_too_much_is_cut_short() {
     let log = Arc::new(Mutex::new(LogBuffer::default()));
@@ -126,9 +142,11 @@ async fn metrics_of_a_component_do_not_grow_without_end() {
     let server = server(json!({})).await;
     let mut caller = Client::connect(server.address).await;
     assert_eq!(caller.ask("measures 20000\necho done").await, "done");
+    assert_eq!(caller.ask("measures 1 100000\necho done").await, "done");
     let metrics = server.server().handle().runtime().metrics().render().expect("metrics can be written");
     let series = metrics.lines().filter(|line| line.starts_with("flood_")).count();
     let names = metrics.lines().filter(|line| line.starts_with("# TYPE flood_")).count();
     assert!((1..=5000).contains(&series), "{series} series");
     assert_eq!(names, 200);
+    assert!(metrics.lines().all(|line| line.len() < 2000), "a name or a label is too long");
 }

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 use syncline_tests::DEADLINE;
 use syncline_tests::server::{Setup, TestServer};
 
+use super::requests::ask;
 use super::{Client, mount, server, setup};
 
 /// A deadline that loops run into soon.
@@ -51,6 +52,18 @@ async fn what_falls_when_its_client_has_gone_concerns_nobody_else() {
         other.ask_until("count closed", "count closed=6").await;
         assert_eq!(other.ask("write k 1\necho done").await, "done");
         tokio::time::timeout(DEADLINE, server.stop()).await.expect("the server stops");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_falls_before_its_body_is_answered_and_concerns_nobody_else() {
+    for how in ["trap", "eat", "recurse", "loop"] {
+        let server = server(faults(json!({"admit": how}))).await;
+        let mut other = Client::connect(server.address).await;
+        for _ in 0..2 {
+            assert_eq!(ask(server.address, "echo never").await, (500, "failed".into()), "{how}");
+        }
+        assert_eq!(other.ask("write k 1\necho done").await, "done");
     }
 }
 
