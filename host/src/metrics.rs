@@ -118,6 +118,10 @@ impl Metrics {
         for result in ["ok", "failed"] {
             backups.with_label_values(&[result]);
         }
+        let turned_away = counter("syncline_turned_away_total", "Connections and requests refused by a limit of the process", &["reason"])?;
+        for reason in ["full", "address", "failed_logins"] {
+            turned_away.with_label_values(&[reason]);
+        }
         #[cfg(target_os = "linux")]
         registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
         let call_seconds = HistogramVec::new(
@@ -148,7 +152,7 @@ impl Metrics {
             publications: counter("syncline_publications_total", "Publications brought to local subscribers", &["mount"])?,
             slow_readers: counter("syncline_slow_readers_total", "Connections closed because they could not keep up", &["mount"])?,
             requests: counter("syncline_http_requests_total", "HTTP requests by class of their status", &["mount", "status"])?,
-            turned_away: counter("syncline_turned_away_total", "Connections and requests refused by a limit of the process", &["reason"])?,
+            turned_away,
             call_seconds,
             component: Mutex::default(),
             registry,

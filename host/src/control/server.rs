@@ -131,15 +131,15 @@ async fn serve(stream: UnixStream, shared: Arc<Shared>) {
     }
     let (read, mut write) = stream.into_split();
     let mut read = BufReader::new(read.take(LINE_BYTES_MAX));
-    let mut line = String::new();
-    let received = match timeout(COMMAND_TIMEOUT, read.read_line(&mut line)).await {
+    let mut line = Vec::new();
+    let received = match timeout(COMMAND_TIMEOUT, read.read_until(b'\n', &mut line)).await {
         Ok(Ok(length)) => length > 0,
         Ok(Err(_)) | Err(_) => false,
     };
     if !received {
         return;
     }
-    let answer = match serde_json::from_str(&line) {
+    let answer = match serde_json::from_slice(&line) {
         Ok(command) => {
             let gone = async {
                 let mut rest = [0; 64];

@@ -54,7 +54,7 @@ enum Prepared {
 
 impl Runtime {
     /// Exchanges component and mounts for others. On an error everything goes on as it was. Listeners are the server's:
-    /// see [`crate::server::Server::reload`], which also brings its routes up to date.
+    /// see [`crate::server::ServerHandle::reload`], which also brings its routes up to date.
     pub async fn reload(&self, component: &[u8], mounts: &[MountSettings]) -> Result<Reloaded, RuntimeError> {
         let mut current = self.checker.lock().await;
         let checker = current.with_component(component)?;
