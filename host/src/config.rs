@@ -431,6 +431,8 @@ fn without_secrets(url: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -477,5 +479,42 @@ mod tests {
     fn passwords_of_backends_are_not_shown() {
         assert_eq!(without_secrets("postgres://me:secret@db/x"), "postgres://…@db/x");
         assert_eq!(without_secrets("sqlite:./a@b"), "sqlite:./a@b");
+    }
+
+    const WHOLE: &str = "listen = \"127.0.0.1:1\"\nadmin_token = \"secret-token\"\ntrusted_proxies = [\"10.0.0.0/8\"]\n[limits]\nconnections = 7\n\
+                         [storage]\nobjects = \"file:./a\"\n[log]\nlevel = \"info\"\n[tls]\ncertificate = \"a\"\nkey = \"b\"\n\
+                         [[mount]]\nprotocol = \"secsync\"\nsettings = { path = \"/a\", access = { policy = [{ documents = [\"*\"] }] } }\n";
+
+    /// A configuration of which a piece was replaced by something else.
+    fn mutated() -> impl Strategy<Value = String> {
+        let piece = prop_oneof![
+            any::<String>(),
+            "[\\[\\]{}=\"'\\n#., 0-9a-z_-]{0,12}",
+            Just("\n[[mount]]\n".to_owned()),
+            Just("99999999999999999999".to_owned()),
+            "[\\[{]{1,600}",
+        ];
+        let whole =
+            prop_oneof![Just(WHOLE.to_owned()), Just(serde_json::to_string(&toml::from_str::<toml::Value>(WHOLE).unwrap()).unwrap())];
+        (whole, any::<proptest::sample::Index>(), 0_usize..12, piece).prop_map(|(whole, at, length, piece)| {
+            let characters: Vec<char> = whole.chars().collect();
+            let (start, end) = (at.index(characters.len()), (at.index(characters.len()) + length).min(characters.len()));
+            characters[..start].iter().copied().chain(piece.chars()).chain(characters[end..].iter().copied()).collect()
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_or_refused_on_one_line_without_its_secrets(text in prop_oneof![4 => mutated(), 1 => any::<String>()]) {
+            for file in ["a.toml", "a.json"] {
+                let said = match Config::parse(&text, Path::new(file)) {
+                    Ok(config) => [config.server_settings().err(), config.mount_settings().err(), config.places().err()].map(|error| {
+                        error.map_or_else(String::new, |error| error.to_string())
+                    }).concat(),
+                    Err(error) => error.to_string(),
+                };
+                prop_assert!(!said.contains('\n') && !said.contains("secret-token"), "{said}");
+            }
+        }
     }
 }

@@ -162,7 +162,7 @@ impl Folder {
         file.read_exact(&mut header).map_err(cut)?;
         let header: Header = serde_json::from_slice(&header).map_err(|_| damaged(path))?;
         let content_start = start.len() as u64 + u64::from(length);
-        if file.metadata().map_err(storage_error)?.len() != content_start + header.size {
+        if Some(file.metadata().map_err(storage_error)?.len()) != content_start.checked_add(header.size) {
             return Err(damaged(path));
         }
         Ok((file, header))
@@ -422,6 +422,46 @@ mod tests {
             });
             // All of it is below the folder.
             prop_assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        }
+    }
+
+    /// What a disk may give back: a whole file with some bytes changed, cut, or with a header of any numbers.
+    fn damaged_file() -> impl Strategy<Value = Vec<u8>> {
+        let with_header = |header: String, content: Vec<u8>| {
+            let length = u32::try_from(header.len()).unwrap().to_be_bytes();
+            [MAGIC, &length[..], header.as_bytes(), &content].concat()
+        };
+        let number = prop_oneof![any::<u64>(), Just(u64::MAX), Just(0), 0_u64..40];
+        let header = (number.clone(), number, any::<String>()).prop_map(|(size, created_ms, text)| {
+            let name = serde_json::to_string(&text).unwrap();
+            format!(r#"{{"key":"k","size":{size},"content_type":{name},"sha256":[],"created_ms":{created_ms},"etag":{name}}}"#)
+        });
+        let whole = (header, proptest::collection::vec(any::<u8>(), 0..40)).prop_map(move |(header, content)| with_header(header, content));
+        let changed = (whole, any::<proptest::sample::Index>(), any::<u8>(), any::<bool>()).prop_map(|(mut file, at, byte, cut)| {
+            let at = at.index(file.len());
+            match cut {
+                true => file.truncate(at),
+                false => file[at] = byte,
+            }
+            file
+        });
+        prop_oneof![changed, proptest::collection::vec(any::<u8>(), 0..64)]
+    }
+
+    proptest! {
+        #[test]
+        fn any_file_is_an_object_or_damaged(file in damaged_file()) {
+            let folder = tempfile::tempdir().unwrap();
+            block_on(async {
+                let store = FileObjects::open(folder.path()).await.unwrap();
+                store.write("m", "k", "", Bytes::new()).await.unwrap();
+                fs::write(store.folder.path_of("m", "k"), &file).unwrap();
+                match (store.head("m", "k").await, store.read("m", "k", None).await) {
+                    (Ok(info), Ok(content)) => assert_eq!(info.size, content.len() as u64),
+                    (Err(head), Err(read)) => assert!(matches!((&head, &read), (StorageError::Unavailable(_), StorageError::Unavailable(_)))),
+                    (head, read) => panic!("{head:?}, and yet {read:?}"),
+                }
+            });
         }
     }
 
