@@ -24,8 +24,17 @@ pub fn binary() -> PathBuf {
     if let Some(path) = std::env::var_os("SYNCLINE_BIN") {
         return path.into();
     }
+    built().join("syncline")
+}
+
+/// An example of the repository, built with the tests.
+pub fn example(name: &str) -> PathBuf {
+    built().join("examples").join(name)
+}
+
+fn built() -> PathBuf {
     let test = std::env::current_exe().expect("a test knows its own path");
-    test.parent().and_then(Path::parent).expect("tests are two folders below the target").join("syncline")
+    test.parent().and_then(Path::parent).expect("tests are two folders below the target").to_owned()
 }
 
 /// The command with nothing of this environment's settings.

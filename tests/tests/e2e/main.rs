@@ -8,6 +8,7 @@ mod bad_input;
 mod cli;
 mod component;
 mod docs;
+mod examples;
 mod hostile;
 mod operations;
 mod protocol;
