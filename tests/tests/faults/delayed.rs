@@ -1,18 +1,14 @@
 //! Groups that take long: what rests on them waits, everything else goes on.
 
 use serde_json::json;
-use syncline_tests::secsync::Author;
 
-use crate::commits::{Commits, Fate};
+use crate::commits::Fate;
 use crate::documents::{create, open, open_at, saved, signature, stored};
-use crate::lost::server;
+use crate::lost::{Stage, stage};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_does_not_rest_on_a_delayed_group_goes_on() {
-    let commits = Commits::of("secsync");
-    let (server, _) = server(&commits).await;
-    let author = Author::new(1);
-    let (mut writer, snapshot) = create(server.address, "secsync", "d", &author).await;
+    let Stage { commits, server, author, mut writer, snapshot, .. } = stage().await;
     let (mut reader, _) = open(server.address, "d").await;
     let (mut third, _) = open(server.address, "d").await;
     let (mut elsewhere, there) = create(server.address, "other", "d", &author).await;
@@ -52,10 +48,7 @@ async fn what_does_not_rest_on_a_delayed_group_goes_on() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn acknowledgements_come_in_the_order_of_the_frames() {
     const COUNT: u64 = 60;
-    let commits = Commits::of("secsync");
-    let (server, _) = server(&commits).await;
-    let author = Author::new(1);
-    let (mut writer, snapshot) = create(server.address, "secsync", "d", &author).await;
+    let Stage { commits, server, author, mut writer, snapshot, .. } = stage().await;
     let (mut reader, _) = open(server.address, "d").await;
     commits.hold();
     for clock in 0..COUNT {
@@ -73,10 +66,7 @@ async fn acknowledgements_come_in_the_order_of_the_frames() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_joiner_gets_a_delayed_update_once() {
-    let commits = Commits::of("secsync");
-    let (server, mut begun) = server(&commits).await;
-    let author = Author::new(1);
-    let (mut writer, snapshot) = create(server.address, "secsync", "d", &author).await;
+    let Stage { commits, server, mut begun, author, mut writer, snapshot } = stage().await;
     commits.hold();
     for clock in 0..8 {
         let before = begun.count();
@@ -102,10 +92,7 @@ async fn a_joiner_gets_a_delayed_update_once() {
 /// A server that stops while a group is delayed still tells whoever waits for it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stop_waits_for_a_delayed_group() {
-    let commits = Commits::of("secsync");
-    let (server, _) = server(&commits).await;
-    let author = Author::new(1);
-    let (mut writer, snapshot) = create(server.address, "secsync", "d", &author).await;
+    let Stage { commits, server, author, mut writer, snapshot, .. } = stage().await;
     commits.hold();
     writer.send(&author.update("d", &snapshot.id, 0, b"")).await;
     commits.held().await;

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use syncline_tests::secsync::Author;
+use syncline_tests::secsync::{Author, Snapshot};
 use syncline_tests::server::{Setup, TestServer, secsync_mount};
-use syncline_tests::socket::Received;
+use syncline_tests::socket::{Received, Socket};
 
 use crate::commits::{Commits, Fate};
 use crate::documents::{author_and_clock, check_clocks, create, open, saved, signature, stored, told_to_come_back};
@@ -21,12 +21,72 @@ pub async fn server(commits: &Arc<Commits>) -> (TestServer, Begun) {
     (TestServer::with(setup).await, begun)
 }
 
+/// A document and its author, over commits that the test holds.
+pub struct Stage {
+    pub commits: Arc<Commits>,
+    pub server: TestServer,
+    pub begun: Begun,
+    pub author: Author,
+    pub writer: Socket,
+    /// The document's first, and only, snapshot.
+    pub snapshot: Snapshot,
+}
+
+/// A server with one document, whose writer is connected.
+pub async fn stage() -> Stage {
+    let commits = Commits::of("secsync");
+    let (server, begun) = server(&commits).await;
+    let author = Author::new(1);
+    let (writer, snapshot) = create(server.address, "secsync", "d", &author).await;
+    Stage { commits, server, begun, author, writer, snapshot }
+}
+
+/// Two clients that both make the first snapshot of a document.
+pub struct Race {
+    pub commits: Arc<Commits>,
+    pub server: TestServer,
+    pub begun: Begun,
+    pub filler: Socket,
+    pub filled: Snapshot,
+    pub winner_author: Author,
+    pub winner: Socket,
+    pub loser_author: Author,
+    pub loser: Socket,
+}
+
+impl Race {
+    /// Both are connected, and so is somebody at another document.
+    pub async fn prepare() -> Self {
+        let commits = Commits::of("secsync");
+        let (server, begun) = server(&commits).await;
+        let (winner_author, loser_author) = (Author::new(1), Author::new(2));
+        let (filler, filled) = create(server.address, "secsync", "filler", &winner_author).await;
+        let (winner, _) = open(server.address, "d").await;
+        let (loser, _) = open(server.address, "d").await;
+        Self { commits, server, begun, filler, filled, winner_author, winner, loser_author, loser }
+    }
+
+    /// Both send, and share the group behind the one that is held. The winner's snapshot.
+    pub async fn start(&mut self) -> Snapshot {
+        self.commits.hold();
+        self.filler.send(&self.winner_author.update("filler", &self.filled.id, 0, b"")).await;
+        self.commits.held().await;
+        // Both wait for the writer, in this order.
+        let before = self.begun.count();
+        let snapshot = self.winner_author.first_snapshot("d", b"wins");
+        self.winner.send(&snapshot.frame).await;
+        self.begun.reach(before + 1).await;
+        self.loser.send(&self.loser_author.first_snapshot("d", b"loses").frame).await;
+        self.begun.reach(before + 2).await;
+        self.commits.settle(Fate::Kept).await;
+        saved(&mut self.filler, 0).await;
+        snapshot
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_update_that_is_lost_was_never_there() {
-    let commits = Commits::of("secsync");
-    let (server, _) = server(&commits).await;
-    let author = Author::new(1);
-    let (mut writer, snapshot) = create(server.address, "secsync", "d", &author).await;
+    let Stage { commits, server, author, mut writer, snapshot, .. } = stage().await;
     let (mut reader, _) = open(server.address, "d").await;
     let (mut third, _) = open(server.address, "d").await;
     commits.hold();
@@ -52,24 +112,10 @@ async fn an_update_that_is_lost_was_never_there() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_refusal_that_quotes_lost_data_is_not_said() {
-    let commits = Commits::of("secsync");
-    let (server, mut begun) = server(&commits).await;
-    let (winner_author, loser_author) = (Author::new(1), Author::new(2));
-    let (mut filler, filled) = create(server.address, "secsync", "filler", &winner_author).await;
-    let (mut winner, _) = open(server.address, "d").await;
-    let (mut loser, _) = open(server.address, "d").await;
-    let (mut reader, _) = open(server.address, "d").await;
-    commits.hold();
-    filler.send(&winner_author.update("filler", &filled.id, 0, b"")).await;
-    commits.held().await;
-    // Both wait for the writer, in this order, so they share the next group.
-    let before = begun.count();
-    winner.send(&winner_author.first_snapshot("d", b"wins").frame).await;
-    begun.reach(before + 1).await;
-    loser.send(&loser_author.first_snapshot("d", b"loses").frame).await;
-    begun.reach(before + 2).await;
-    commits.settle(Fate::Kept).await;
-    saved(&mut filler, 0).await;
+    let mut race = Race::prepare().await;
+    let (mut reader, _) = open(race.server.address, "d").await;
+    race.start().await;
+    let Race { commits, server, mut filler, filled, winner_author, mut winner, loser_author, mut loser, .. } = race;
     commits.settle(Fate::Lost).await;
     told_to_come_back(&mut winner).await;
     told_to_come_back(&mut loser).await;
@@ -114,10 +160,7 @@ async fn a_misses_updates_refusal_that_quotes_a_lost_update_is_not_said() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn frames_behind_a_lost_one_are_not_answered() {
-    let commits = Commits::of("secsync");
-    let (server, _) = server(&commits).await;
-    let author = Author::new(1);
-    let (mut writer, snapshot) = create(server.address, "secsync", "d", &author).await;
+    let Stage { commits, server, author, mut writer, snapshot, .. } = stage().await;
     let (mut reader, _) = open(server.address, "d").await;
     commits.hold();
     for clock in 0..5 {
@@ -138,10 +181,7 @@ async fn frames_behind_a_lost_one_are_not_answered() {
 /// must not miss the first: a hole in the clocks of an author is fatal for a client.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_durable_of_a_call_with_a_lost_group_still_reaches_the_others() {
-    let commits = Commits::of("secsync");
-    let (server, _) = server(&commits).await;
-    let author = Author::new(1);
-    let (mut writer, snapshot) = create(server.address, "secsync", "d", &author).await;
+    let Stage { commits, server, author, mut writer, snapshot, .. } = stage().await;
     let (mut reader, _) = open(server.address, "d").await;
     commits.hold();
     writer.send(&author.update("d", &snapshot.id, 0, b"")).await;

@@ -10,34 +10,21 @@ use tokio::sync::Semaphore;
 
 use crate::commits::{Commits, Fate};
 use crate::documents::{create, open, saved, signature};
-use crate::lost::server;
+use crate::lost::{Race, Stage, stage};
 use syncline_tests::faulty_executor::{FaultyExecutor, Point, Verdict};
 
 /// The loser of a race has seen the winner's snapshot before it is refused, also when it has sent more meanwhile.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_loser_that_sends_on_sees_the_winner_first() {
-    let commits = Commits::of("secsync");
-    let (server, mut begun) = server(&commits).await;
-    let (winner_author, loser_author) = (Author::new(1), Author::new(2));
-    let (mut filler, filled) = create(server.address, "secsync", "filler", &winner_author).await;
-    let (mut winner, _) = open(server.address, "d").await;
-    let (mut loser, _) = open(server.address, "d").await;
-    commits.hold();
-    filler.send(&winner_author.update("filler", &filled.id, 0, b"")).await;
-    commits.held().await;
+    let mut race = Race::prepare().await;
+    let snapshot = race.start().await;
+    let Race { commits, server: _server, mut begun, loser_author, mut winner, mut loser, .. } = race;
     let before = begun.count();
-    let snapshot = winner_author.first_snapshot("d", b"wins");
-    winner.send(&snapshot.frame).await;
-    begun.reach(before + 1).await;
-    loser.send(&loser_author.first_snapshot("d", b"loses").frame).await;
-    begun.reach(before + 2).await;
-    commits.settle(Fate::Kept).await;
-    saved(&mut filler, 0).await;
     commits.held().await;
     // The loser's call is over and waits for its group; the next one runs.
     loser.send(&loser_author.ephemeral("d", b"more")).await;
     loser.send(&loser_author.update("d", "no-such-snapshot", 0, b"more")).await;
-    begun.reach(before + 3).await;
+    begun.reach(before + 1).await;
     commits.settle(Fate::Kept).await;
     commits.release();
     winner.json_of("snapshot-saved").await;
@@ -100,10 +87,7 @@ async fn a_broadcast_that_the_document_contains_does_not_follow_it() {
 /// A client that goes away while its upgrade waits for the disk takes nobody along.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_goes_away_during_its_upgrade_holds_up_nobody() {
-    let commits = Commits::of("secsync");
-    let (server, mut begun) = server(&commits).await;
-    let author = Author::new(1);
-    let (mut writer, snapshot) = create(server.address, "secsync", "d", &author).await;
+    let Stage { commits, server, mut begun, author, mut writer, snapshot } = stage().await;
     commits.hold();
     // Two clients open the same new document: the second one finds it created and reads, when it is durable.
     writer.send(&author.update("d", &snapshot.id, 0, b"")).await;
