@@ -449,6 +449,7 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
         fn any_file_is_an_object_or_damaged(file in damaged_file()) {
             let folder = tempfile::tempdir().unwrap();
