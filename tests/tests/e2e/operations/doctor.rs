@@ -119,6 +119,11 @@ async fn what_stands_in_the_way_of_a_start_is_found() {
     let config = write(&data, "wrong.json", r#"{"mount": [{"protocol": "secsync", "settings": {"colour": 1, "policy": []}}]}"#);
     let (content, text) = doctor(path_of(&data), &["--listen", "127.0.0.1:0", "--config", &config]).await;
     assert!(!content && text.contains("failed   configuration") && text.contains("colour"), "{text}");
+    syncline_tests::tls::Certificate::valid("localhost", 2020, 2021).write_into(data.path());
+    let tls = r#"{"tls": {"certificate": "fullchain.pem", "key": "key.pem"}, "mount": [{"protocol": "secsync"}]}"#;
+    let config = write(&data, "expired.json", tls);
+    let (content, text) = doctor(path_of(&data), &["--listen", "127.0.0.1:0", "--config", &config]).await;
+    assert!(!content && text.contains("failed   configuration") && text.contains("expired at 2021-01-01"), "{text}");
     std::fs::set_permissions(data.path(), std::fs::Permissions::from_mode(0o755)).expect("it can be set");
     let (content, text) = doctor(path_of(&data), &["--listen", "127.0.0.1:0"]).await;
     assert!(content && text.contains("warning  data folder") && text.contains("chmod 700"), "{text}");
