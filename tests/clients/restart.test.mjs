@@ -11,6 +11,7 @@ const SCALE = Number(process.env.SYNCLINE_TEST_SCALE ?? 1);
 const KILLS = 3 * SCALE;
 const DOCUMENTS = 5;
 const UPDATES_IN_FLIGHT = 8;
+const LARGE_CHARACTERS = 220_000;
 
 async function survives(stage, end) {
   const clients = await stage.clients(["ann", "bob"]);
@@ -56,8 +57,10 @@ async function writeOn(stage, writer) {
   for (let count = 0; !writer.closed; count += 1) {
     await writer.waitFor("room, or the end", () => writer.closed || (!writer.snapshotInFlight && writer.inFlightCount < UPDATES_IN_FLIGHT));
     if (writer.closed) return;
-    if (stage.random(1, 40) === 1) writer.snapshot(`snapshot after ${count}`);
-    else writer.update(`update ${count}`);
+    // Some contents are so large that the server keeps them as objects.
+    const more = stage.random(1, 30) === 1 ? "x".repeat(LARGE_CHARACTERS) : "";
+    if (stage.random(1, 40) === 1) writer.snapshot(`snapshot after ${count} ${more}`);
+    else writer.update(`update ${count} ${more}`);
   }
 }
 
