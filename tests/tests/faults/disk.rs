@@ -3,6 +3,7 @@
 //! name at the start.
 
 use std::fs::{self, Permissions};
+use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,14 +12,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde_json::json;
 use syncline::executor::sqlite::{SqliteExecutor, SqliteSettings};
 use syncline_tests::DEADLINE;
-use syncline_tests::process::{Process, binary, command, data_folder, fails, with_compiled_code};
+use syncline_tests::process::{Process, binary, command, data_folder, fails, run, with_compiled_code};
 use syncline_tests::secsync::{Author, Snapshot};
-use syncline_tests::server::{Setup, TestServer};
+use syncline_tests::server::{Setup, TestServer, compilation_cache};
 use syncline_tests::socket::{Received, Socket};
 use tempfile::TempDir;
 use tokio::process::Command;
 
-use crate::documents::{check_clocks, create, open, open_at, saved, stored, told_to_come_back};
+use crate::documents::{check_clocks, create, files, open, open_at, saved, stored, told_to_come_back};
 
 /// Nobody, where there is such a user; any id without rights will do.
 const NOBODY: u32 = 65_534;
@@ -95,6 +96,87 @@ async fn files_that_cannot_grow_refuse_retryably_and_the_service_resumes() {
     let updates = stored(folder.path(), "secsync", "d");
     check_clocks(&updates);
     assert_eq!(updates.len(), 7);
+}
+
+/// A command on a disk of its own, which is mounted over the data folder for this process alone and goes with it.
+fn on_a_disk_of_its_own(data: &Path, size: &str, program: Command) -> Command {
+    let mount = format!("mount -t tmpfs -o size={size} tmpfs \"$0\" && ln -s \"$1\" \"$0/cache\" && shift && exec \"$@\"");
+    let mut command = Command::new("unshare");
+    command.args(["--user", "--map-root-user", "--mount", "sh", "-c", &mount]).arg(data).arg(compilation_cache());
+    command.arg(program.as_std().get_program()).args(program.as_std().get_args()).kill_on_drop(true);
+    command
+}
+
+/// Writes zeros until nothing more fits.
+fn fill_up(path: &Path) {
+    let mut file = fs::File::create(path).expect("files can be made");
+    for chunk_bytes in [1 << 16, 1 << 12, 1] {
+        let full = loop {
+            if let Err(error) = file.write_all(&vec![0; chunk_bytes]) {
+                break error;
+            }
+        };
+        assert_eq!(full.kind(), ErrorKind::StorageFull);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_without_space_refuses_retryably_and_the_service_resumes() {
+    let folder = data_folder();
+    let (allowed, why) = run(on_a_disk_of_its_own(folder.path(), "1m", Command::new("true"))).await;
+    if !allowed {
+        // The limits of file sizes above stand for it.
+        return eprintln!("this system lets nobody mount a disk of their own: {why}");
+    }
+    let serve = command(&["serve", "--listen", "127.0.0.1:0", "--log-level", "off", "--data", folder.path().to_str().expect("text")]);
+    let process = Process::spawn(on_a_disk_of_its_own(folder.path(), "16m", serve)).await;
+    // The disk as the process sees it.
+    let disk = PathBuf::from(format!("/proc/{}/root{}", process.id(), folder.path().display()));
+    let author = Author::new(1);
+    let (mut writer, snapshot) = create(process.address, "secsync", "d", &author).await;
+    let mut clock = 0;
+    for round in 0..3 {
+        let filler = disk.join("filler");
+        fill_up(&filler);
+        let mut refused = 0;
+        // A log may have some room still that it uses again.
+        while refused < 3 {
+            let content = vec![1; if refused == 1 { 300 << 10 } else { 3_000 }];
+            writer.send(&author.update("d", &snapshot.id, clock, &content)).await;
+            match writer.receive().await {
+                Received::Json(reply) => {
+                    assert_eq!((&reply["type"], &reply["clock"]), (&json!("update-saved"), &json!(clock)));
+                    clock += 1;
+                }
+                other => {
+                    assert_eq!(other, Received::Close(1013));
+                    refused += 1;
+                    let document;
+                    (writer, document) = open(process.address, "d").await;
+                    assert_eq!(document["updates"].as_array().map(Vec::len), usize::try_from(clock).ok(), "round {round}");
+                }
+            }
+        }
+        readiness_becomes(&process, 503).await;
+        fs::remove_file(&filler).expect("it can be removed");
+        readiness_becomes(&process, 200).await;
+        for bytes in [3_000, 300 << 10] {
+            saved_at_last(&process, &author, &snapshot, clock, &vec![2; bytes]).await;
+            clock += 1;
+        }
+        (writer, _) = open(process.address, "d").await;
+    }
+    let (_, document) = open(process.address, "d").await;
+    let clocks: Vec<_> =
+        document["updates"].as_array().expect("a list").iter().map(|update| update["publicData"]["clock"].as_u64()).collect();
+    assert_eq!(clocks, (0..clock).map(Some).collect::<Vec<_>>());
+    assert!(objects_of(&disk) <= 3, "what was refused leaves nothing behind");
+    assert_eq!(process.terminate().await, 0);
+}
+
+/// How many objects lie on a disk.
+fn objects_of(data: &Path) -> usize {
+    files(&data.join("objects"), ".object").len()
 }
 
 /// A limit far below what the server writes at its start and in its logs: it goes on or refuses, but does not die of it.
