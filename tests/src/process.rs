@@ -117,8 +117,8 @@ impl Process {
         next_line(&mut self.lines).await
     }
 
-    /// The status that a GET of the process gets.
-    pub async fn status(&self, target: &str) -> u16 {
+    /// What a GET of the process gets, head and body.
+    pub async fn get(&self, target: &str) -> String {
         let asked = async {
             let mut stream = TcpStream::connect(self.address).await?;
             let request = format!("GET {target} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.address);
@@ -126,7 +126,12 @@ impl Process {
             let mut answer = String::new();
             stream.read_to_string(&mut answer).await.map(|_| answer)
         };
-        let answer = tokio::time::timeout(DEADLINE, asked).await.expect("it is answered within the deadline").expect("it is answered");
+        tokio::time::timeout(DEADLINE, asked).await.expect("it is answered within the deadline").expect("it is answered")
+    }
+
+    /// The status that a GET of the process gets.
+    pub async fn status(&self, target: &str) -> u16 {
+        let answer = self.get(target).await;
         let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok());
         status.unwrap_or_else(|| panic!("a status was expected in {answer:?}"))
     }

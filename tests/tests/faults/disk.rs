@@ -98,13 +98,33 @@ async fn files_that_cannot_grow_refuse_retryably_and_the_service_resumes() {
     assert_eq!(updates.len(), 7);
 }
 
-/// A command on a disk of its own, which is mounted over the data folder for this process alone and goes with it.
-fn on_a_disk_of_its_own(data: &Path, size: &str, program: Command) -> Command {
-    let mount = format!("mount -t tmpfs -o size={size} tmpfs \"$0\" && ln -s \"$1\" \"$0/cache\" && shift && exec \"$@\"");
+/// A command that sees another mount over the data folder, for this process alone; it goes with it. `mount` is shell, in
+/// which `$0` is the folder.
+fn on_a_mount_of_its_own(data: &Path, mount: &str, program: Command) -> Command {
     let mut command = Command::new("unshare");
-    command.args(["--user", "--map-root-user", "--mount", "sh", "-c", &mount]).arg(data).arg(compilation_cache());
+    command.args(["--user", "--map-root-user", "--mount", "sh", "-c", &format!("{mount} && exec \"$@\"")]).arg(data);
     command.arg(program.as_std().get_program()).args(program.as_std().get_args()).kill_on_drop(true);
     command
+}
+
+/// The same with an empty disk of some size.
+fn on_a_disk_of_its_own(data: &Path, size: &str, program: Command) -> Command {
+    let cache = compilation_cache();
+    let mount = format!("mount -t tmpfs -o size={size} tmpfs \"$0\" && ln -s '{}' \"$0/cache\"", cache.display());
+    on_a_mount_of_its_own(data, &mount, program)
+}
+
+/// Whether this system lets a process mount something for itself. Where it does not, other tests stand for it.
+async fn mounts_are_allowed(data: &Path) -> bool {
+    let (allowed, why) = run(on_a_disk_of_its_own(data, "1m", Command::new("true"))).await;
+    if !allowed {
+        eprintln!("this system lets nobody mount a disk of their own: {why}");
+    }
+    allowed
+}
+
+fn serve_command(data: &Path) -> Command {
+    command(&["serve", "--listen", "127.0.0.1:0", "--log-level", "off", "--data", data.to_str().expect("paths are text")])
 }
 
 /// Writes zeros until nothing more fits.
@@ -123,13 +143,10 @@ fn fill_up(path: &Path) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_disk_without_space_refuses_retryably_and_the_service_resumes() {
     let folder = data_folder();
-    let (allowed, why) = run(on_a_disk_of_its_own(folder.path(), "1m", Command::new("true"))).await;
-    if !allowed {
-        // The limits of file sizes above stand for it.
-        return eprintln!("this system lets nobody mount a disk of their own: {why}");
+    if !mounts_are_allowed(folder.path()).await {
+        return;
     }
-    let serve = command(&["serve", "--listen", "127.0.0.1:0", "--log-level", "off", "--data", folder.path().to_str().expect("text")]);
-    let process = Process::spawn(on_a_disk_of_its_own(folder.path(), "16m", serve)).await;
+    let process = Process::spawn(on_a_disk_of_its_own(folder.path(), "16m", serve_command(folder.path()))).await;
     // The disk as the process sees it.
     let disk = PathBuf::from(format!("/proc/{}/root{}", process.id(), folder.path().display()));
     let author = Author::new(1);
@@ -329,6 +346,23 @@ async fn what_may_not_be_written_is_refused_by_name() {
     saved(&mut socket, 0).await;
 }
 
+#[tokio::test]
+async fn a_read_only_disk_is_refused_by_name() {
+    let folder = data_folder();
+    if !mounts_are_allowed(folder.path()).await {
+        return;
+    }
+    let process = Process::start(folder.path(), &["--log-level", "off"]).await;
+    let (_, snapshot) = create(process.address, "secsync", "d", &Author::new(1)).await;
+    // With a log, which would have to be brought home.
+    process.kill().await;
+    let read_only = "mount --bind \"$0\" \"$0\" && mount -o remount,ro,bind \"$0\"";
+    let refused = on_a_mount_of_its_own(folder.path(), read_only, serve_command(folder.path()));
+    fails(refused, &[folder.path().to_str().expect("paths are text"), "Read-only file system"]).await;
+    let process = Process::start(folder.path(), &["--log-level", "off"]).await;
+    assert_eq!(open(process.address, "d").await.1["snapshot"], snapshot.frame);
+}
+
 /// The data folder goes away under the server: what it would write then nobody would find again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_folder_that_is_gone_takes_no_writes_until_it_is_back() {
@@ -358,6 +392,13 @@ async fn a_folder_that_is_gone_takes_no_writes_until_it_is_back() {
     readiness_becomes(&process, 200).await;
     process.kill().await;
     assert_eq!(stored(&data, "secsync", "d").len(), 2);
+}
+
+/// The value of a series of `/metrics`.
+async fn metric(process: &Process, series: &str) -> u64 {
+    let text = process.get("/metrics").await;
+    let value = text.lines().find_map(|line| line.strip_prefix(series)).unwrap_or_else(|| panic!("{series} in {text}"));
+    value.trim().parse().expect("a number")
 }
 
 /// Two mounts, one of them with a quota.
@@ -399,11 +440,14 @@ async fn a_mount_at_its_quota_refuses_retryably_and_other_mounts_do_not_notice()
         saved(&mut free, free_clock).await;
     }
     assert_eq!(process.status("/readyz").await, 200, "the disk is not full");
-    assert_eq!(process.terminate().await, 0);
+    let used_bytes = metric(&process, "syncline_quota_used_bytes{mount=\"secsync\"}").await;
+    assert!((700_000..1_300_000).contains(&used_bytes), "{used_bytes} of 1000000");
+    assert_eq!(metric(&process, "syncline_quota_bytes{mount=\"free\"}").await, 0);
 
-    let config = with_quota(folder.path(), 10_000_000);
-    let process = Process::start(folder.path(), &["--config", &config, "--log-level", "off"]).await;
+    with_quota(folder.path(), 10_000_000);
+    process.signal("HUP").await;
     saved_at_last(&process, &author, &snapshot, clock, &vec![1; 270 << 10]).await;
+    assert_eq!(metric(&process, "syncline_quota_bytes{mount=\"secsync\"}").await, 10_000_000);
     let (_, document) = open_at(process.address, "free", "d").await;
     assert_eq!(document["updates"].as_array().map(Vec::len), Some(20));
 }
