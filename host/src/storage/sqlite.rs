@@ -380,6 +380,31 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn damage_in_the_middle_is_said_by_name_and_costs_no_other_facts() {
+        const PAGE_BYTES: usize = 4096;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(FILE);
+        let store = SqliteKeyValue::open(folder.path()).await.unwrap();
+        let key = |number: usize| format!("{number:04}");
+        for number in 0..500 {
+            store.set("m", &key(number), vec![7; 200], None).await.unwrap();
+        }
+        store.shared.connection.lock().query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+        drop(store);
+        let mut content = std::fs::read(&path).unwrap();
+        let middle = content.windows(4).position(|window| window == b"0250").unwrap() / PAGE_BYTES * PAGE_BYTES;
+        content[middle..middle + PAGE_BYTES].fill(0xA5);
+        std::fs::write(&path, content).unwrap();
+        let store = SqliteKeyValue::open(folder.path()).await.unwrap();
+        for refused in [store.get("m", &key(250)).await.map(|_| ()), store.set("m", &key(250), vec![8], None).await] {
+            let Err(StorageError::Unavailable(said)) = refused else { panic!("{refused:?}") };
+            assert!(said.contains(FILE) && said.contains("damaged") && said.contains("restore a backup"), "{said}");
+        }
+        assert_eq!(store.get("m", &key(0)).await, Ok(Some(vec![7; 200])));
+        store.set("m", &key(499), vec![9], None).await.unwrap();
+    }
+
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn no_increment_is_lost() {
         let folder = tempfile::tempdir().unwrap();

@@ -11,11 +11,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::json;
 use syncline::executor::sqlite::{SqliteExecutor, SqliteSettings};
-use syncline_tests::DEADLINE;
 use syncline_tests::process::{Process, binary, command, data_folder, fails, run, with_compiled_code};
 use syncline_tests::secsync::{Author, Snapshot};
 use syncline_tests::server::{Setup, TestServer, compilation_cache};
 use syncline_tests::socket::{Received, Socket};
+use syncline_tests::{DEADLINE, eventually};
 use tempfile::TempDir;
 use tokio::process::Command;
 
@@ -52,8 +52,7 @@ async fn saved_at_last(process: &Process, author: &Author, snapshot: &Snapshot, 
 
 /// Asks for the readiness until it is this.
 async fn readiness_becomes(process: &Process, status: u16) {
-    let asking = async { while process.status("/readyz").await != status {} };
-    tokio::time::timeout(DEADLINE, asking).await.unwrap_or_else(|_| panic!("/readyz never said {status}"));
+    eventually(&format!("{status} of /readyz"), async || (process.status("/readyz").await == status).then_some(())).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

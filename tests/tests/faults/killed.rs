@@ -13,7 +13,7 @@ use syncline::storage::files::FileObjects;
 use syncline_tests::process::{Process, data_folder};
 use syncline_tests::secsync::{Author, Snapshot};
 use syncline_tests::socket::{Received, Socket};
-use syncline_tests::{DEADLINE, scale};
+use syncline_tests::{DEADLINE, eventually, scale};
 use tokio::sync::Notify;
 use tokio_tungstenite::tungstenite::Message;
 
@@ -170,13 +170,8 @@ async fn nothing_is_left_over(data: &Path) {
     let named = named_count(data);
     println!("{} objects, {named} of them named by rows", before.len());
     let process = Process::start(data, &["--log-level", "error"]).await;
-    let swept = async {
-        while objects(data).len() != named + 1 {
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-        }
-    };
-    let swept = tokio::time::timeout(DEADLINE, swept).await;
-    assert!(swept.is_ok(), "{} objects are there, and {named} are named", objects(data).len());
+    let what = format!("that of {} objects the {named} named ones and a young one stay", objects(data).len());
+    eventually(&what, async || (objects(data).len() == named + 1).then_some(())).await;
     assert_eq!(process.terminate().await, 0);
     let store = FileObjects::open(data.join("objects")).await.expect("the store opens");
     store.head("secsync", young).await.expect("its transaction might still come");
