@@ -152,11 +152,15 @@ impl Shared {
                 break;
             }
         }
+        let mut free_before = u32::MAX;
         loop {
             let connection = self.connection.lock();
-            if connection.query_row("PRAGMA freelist_count", [], |row| row.get::<_, u32>(0))? < VACUUM_PAGES {
+            let free_pages = connection.query_row("PRAGMA freelist_count", [], |row| row.get(0))?;
+            // A file made without `auto_vacuum` keeps them all.
+            if free_pages < VACUUM_PAGES || free_pages >= free_before {
                 break;
             }
+            free_before = free_pages;
             vacuum(&connection, VACUUM_PAGES)?;
         }
         self.upkeep.lock().query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
@@ -378,6 +382,22 @@ mod tests {
         for refused in [store.set("m", "k", vec![1], None).await, store.ready().await] {
             assert!(matches!(&refused, Err(StorageError::Unavailable(what)) if what.contains(FILE)), "{refused:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn upkeep_of_a_file_that_cannot_shrink_ends() {
+        let folder = tempfile::tempdir().unwrap();
+        drop(open_file(&folder.path().join(FILE), FORMAT).unwrap());
+        let foreign = Connection::open(folder.path().join(FILE)).unwrap();
+        foreign.execute_batch("PRAGMA auto_vacuum = NONE; VACUUM").unwrap();
+        assert_eq!(foreign.query_row("PRAGMA auto_vacuum", [], |row| row.get(0)), Ok(0));
+        drop(foreign);
+        let store = SqliteKeyValue::open(folder.path()).await.unwrap();
+        store.set("m", "large", vec![1; 4 * VACUUM_PAGES as usize * 4096], None).await.unwrap();
+        store.delete("m", "large").await.unwrap();
+        let shared = Arc::clone(&store.shared);
+        let kept_up = tokio::task::spawn_blocking(move || shared.keep_up());
+        tokio::time::timeout(Duration::from_secs(20), kept_up).await.unwrap().unwrap().unwrap();
     }
 
     #[tokio::test]

@@ -107,12 +107,16 @@ impl DatabaseFile {
         }
     }
 
-    /// Gives back free pages; whether there were enough of them.
-    async fn compact(self: &Arc<Self>) -> Result<bool, ExecutorError> {
+    /// Gives back free pages; whether any went.
+    pub(super) async fn compact(self: &Arc<Self>) -> Result<bool, ExecutorError> {
+        let mut free_before = u64::MAX;
         for step in 0..STEPS_MAX {
-            if self.free_pages.load(Ordering::Relaxed) < FREE_PAGES_MIN {
-                return Ok(step > 0);
+            let free_pages = self.free_pages.load(Ordering::Relaxed);
+            // A file made without `auto_vacuum` keeps them all.
+            if free_pages < FREE_PAGES_MIN || free_pages >= free_before {
+                return Ok(step > 1 || step == 1 && free_pages < free_before);
             }
+            free_before = free_pages;
             let mut turn = Turn::begin(self).await?;
             let result = turn.vacuum(STEP_PAGES);
             drop(turn);

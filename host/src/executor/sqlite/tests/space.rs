@@ -44,6 +44,27 @@ async fn a_file_and_its_log_shrink_after_a_large_deletion_while_others_write() {
     assert!(fixture.executor.usage("mount").log_bytes < 1 << 20);
 }
 
+/// A file that somebody brought without the setting keeps its free pages; it is not tried for ever.
+#[tokio::test]
+async fn a_file_that_cannot_shrink_is_left_alone() {
+    let fixture = Fixture::new().await;
+    run(&fixture, FILL).await;
+    within(fixture.executor.close()).await;
+    let path = fixture.folder.path().join("mount/main.sqlite");
+    rusqlite::Connection::open(&path).unwrap().execute_batch("PRAGMA auto_vacuum = NONE; VACUUM").unwrap();
+    let log = Log::new();
+    let executor = SqliteExecutor::start(SqliteSettings::new(fixture.folder.path())).await.unwrap();
+    let database = executor.open(&name("main"), log.clone()).await.unwrap();
+    let mut transaction = database.begin().await.unwrap();
+    transaction.execute(&sql("DELETE FROM item"), None).await.unwrap();
+    assert!(log.of(commit(transaction).await).await);
+    let file = executor.inner.files.lock().open().next().unwrap();
+    let before = log.all().len();
+    assert_eq!(within(file.compact()).await, Ok(false));
+    assert!(log.all().len() <= before + 1, "one try, and no more");
+    assert!(length(&path) > 3 << 20);
+}
+
 #[tokio::test]
 async fn what_a_mount_holds_is_known_for_files_that_are_open_and_for_others() {
     let fixture = Fixture::new().await;
