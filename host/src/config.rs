@@ -176,6 +176,8 @@ pub struct MountConfig {
     pub settings: Option<Map<String, Value>>,
     /// A JSON file with the protocol's settings.
     pub settings_file: Option<PathBuf>,
+    /// Bytes that its databases and objects may hold together.
+    pub quota_bytes: Option<u64>,
 }
 
 /// What environment variables or flags say over a file.
@@ -399,7 +401,11 @@ impl MountConfig {
             }
             settings.insert("path".into(), Value::String(path.clone()));
         }
+        if self.quota_bytes == Some(0) {
+            return Err(ConfigError::Value { key: key("quota_bytes"), message: "must be above 0; leave it out for no limit".into() });
+        }
         Ok(MountSettings {
+            quota_bytes: self.quota_bytes,
             name: self.name.clone().unwrap_or_else(|| self.protocol.clone()),
             protocol: self.protocol.clone(),
             settings,

@@ -4,5 +4,6 @@ mod backup;
 mod configuration;
 mod control;
 mod doctor;
+mod frozen;
 mod metrics;
 mod readiness;
