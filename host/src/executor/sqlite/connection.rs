@@ -9,9 +9,9 @@ use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use rusqlite::{Connection, OpenFlags};
 use tokio::time::Instant;
 
-use super::OnOpen;
 use super::format::{DATABASE_FORMAT, named, open_existing, open_file, open_raw, vacuum};
 use super::statement::executor_error;
+use super::{OnOpen, Synchronous};
 use crate::executor::ExecutorError;
 
 /// The time budget is looked at after about so many instructions of SQLite's machine (tens of microseconds).
@@ -92,11 +92,15 @@ pub(super) struct Link {
 
 impl Link {
     /// Opens the writer of a file; `create`: making the file where there is none.
-    pub(super) fn open_writer(path: &Path, create: bool, on_open: Option<&OnOpen>) -> Result<Self, ExecutorError> {
+    pub(super) fn open_writer(path: &Path, create: bool, synchronous: Synchronous, on_open: Option<&OnOpen>) -> Result<Self, ExecutorError> {
         let failed = |error| named(path, executor_error(error));
         let mut connection = if create { open_file(path, DATABASE_FORMAT)? } else { open_existing(path, DATABASE_FORMAT)? };
+        let synchronous = match synchronous {
+            Synchronous::Full => "FULL",
+            Synchronous::Off => "OFF",
+        };
         let settings = format!(
-            "PRAGMA synchronous = FULL; PRAGMA fullfsync = ON; PRAGMA foreign_keys = ON; PRAGMA journal_size_limit = {LOG_BYTES_KEPT}"
+            "PRAGMA synchronous = {synchronous}; PRAGMA fullfsync = ON; PRAGMA foreign_keys = ON; PRAGMA journal_size_limit = {LOG_BYTES_KEPT}"
         );
         connection.execute_batch(&settings).map_err(failed)?;
         if let Some(on_open) = on_open {

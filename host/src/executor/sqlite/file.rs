@@ -363,7 +363,7 @@ fn open_first(path: &Path, settings: &SqliteSettings) -> Result<Link, ExecutorEr
         return Err(failed(std::io::ErrorKind::NotFound.into()));
     }
     create_folder(folder).map_err(failed)?;
-    Link::open_writer(path, true, settings.on_open.as_ref())
+    Link::open_writer(path, true, settings.synchronous, settings.on_open.as_ref())
 }
 
 /// A place in the queue, then the writer itself. Dropping it passes the writer on.
@@ -407,7 +407,7 @@ impl Turn {
                 let file = Arc::clone(&self.file);
                 let again = move || {
                     file.identity.check(&file.path)?;
-                    Link::open_writer(&file.path, false, file.settings.on_open.as_ref())
+                    Link::open_writer(&file.path, false, file.settings.synchronous, file.settings.on_open.as_ref())
                 };
                 let opened = self.file.blocking(again).await?;
                 self.link = Some(opened?);

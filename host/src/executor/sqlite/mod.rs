@@ -1,7 +1,8 @@
 //! SQLite: one file per database under a data folder, `<data>/<mount>/<name>.sqlite`.
 //!
-//! * One writer per file, write-ahead log, `synchronous = FULL`. The transactions of components are savepoints within
-//!   an outer transaction, the *group*; its one COMMIT makes all of them durable ([`super::group`] decides when).
+//! * One writer per file, write-ahead log, `synchronous = FULL` (unless [`Synchronous::Off`] is asked for). The
+//!   transactions of components are savepoints within an outer transaction, the *group*; its one COMMIT makes all of
+//!   them durable ([`super::group`] decides when).
 //! * Readers have connections of their own and see what is durable, nothing else.
 //! * Statements run where they are called: they are short and have a time budget. What may take long (COMMIT with its
 //!   fsync, opening, closing) runs on the runtime's threads for blocking calls.
@@ -54,6 +55,17 @@ pub mod worker;
 /// authorizer and the progress handler are the executor's own and set afterwards.
 pub type OnOpen = Arc<dyn Fn(&mut rusqlite::Connection) + Send + Sync>;
 
+/// When a group counts as being on disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Synchronous {
+    /// When the disk has said so. What was acknowledged survives the end of the machine.
+    #[default]
+    Full,
+    /// When it was handed to the operating system. What was acknowledged survives the end of the process, but not of the
+    /// machine, which may also leave a damaged file. For tests and benchmarks.
+    Off,
+}
+
 /// Settings of a [`SqliteExecutor`]. [`SqliteSettings::new`] has the defaults.
 #[derive(Clone)]
 pub struct SqliteSettings {
@@ -83,6 +95,8 @@ pub struct SqliteSettings {
     pub group_transactions_max: u32,
     /// Milliseconds that a group takes transactions for, as long as there are more waiting (10).
     pub group_ms_max: u64,
+    /// When a group counts as being on disk ([`Synchronous::Full`]).
+    pub synchronous: Synchronous,
     /// Called with every new writer connection.
     pub on_open: Option<OnOpen>,
     /// Takes blocking work; none: the runtime's threads for blocking calls do it.
@@ -106,6 +120,7 @@ impl SqliteSettings {
             upkeep_ms: 10_000,
             group_transactions_max: 512,
             group_ms_max: 10,
+            synchronous: Synchronous::Full,
             on_open: None,
             worker: None,
         }

@@ -1,5 +1,6 @@
 //! What whoever runs the server does: look, back up, restore, stop.
 
+mod address_space;
 mod backup;
 mod configuration;
 mod control;
