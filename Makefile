@@ -1,7 +1,8 @@
 # Thin: cargo and npm do the work.
 #   make run    installs what is missing, builds, serves on 127.0.0.1:8787
 #   make test   everything that continuous integration runs
-.PHONY: run build component test lint unit clients fuzz docs clean tools cxx node nextest
+#   make bench  measures, beside baselines in the same run (docs/benchmarks.md)
+.PHONY: run build component test bench lint unit clients fuzz docs clean tools cxx node nextest
 
 CARGO ?= cargo
 ARGS ?=
@@ -13,9 +14,9 @@ run: build
 build: tools
 	$(CARGO) build --release --locked
 
-# The component alone: target/component/wasm32-wasip2/release/syncline_component.wasm
+# The component alone: target/component/wasm32-wasip2/component/syncline_component.wasm
 component: tools
-	$(CARGO) build --release --locked --target wasm32-wasip2 -p syncline-component -p syncline-app-empty --target-dir target/component
+	$(CARGO) build --profile component --locked --target wasm32-wasip2 -p syncline-component -p syncline-app-empty --target-dir target/component
 
 test: build lint unit clients fuzz
 
@@ -37,6 +38,13 @@ clients: build node
 # Every decoder on inputs that nobody thought of, 10 s times SYNCLINE_TEST_SCALE each (tests/fuzz/README.md).
 fuzz: tools cxx
 	CARGO="$(CARGO)" only="$(only)" input="$(input)" tests/fuzz/run
+
+# only='fan-out' (part of a case's name), rounds=5, seconds=3, quick=1 (does it work at all?), write-docs=1
+bench: build node
+	cd tests/bench/peers && npm ci --no-audit --no-fund --silent
+	$(CARGO) bench --locked -p syncline-tests --bench protocols -- \
+		$(if $(quick),--quick) $(if $(only),--only '$(only)') $(if $(rounds),--rounds $(rounds)) \
+		$(if $(seconds),--seconds $(seconds)) $(if $(write-docs),--write-docs)
 
 tools:
 	@command -v $(CARGO) >/dev/null || { echo "Rust is missing: install rustup (for instance: apt-get install rustup && rustup default stable)"; exit 1; }

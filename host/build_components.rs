@@ -12,7 +12,7 @@ fn build_components(packages: &[&str], watched: &[&str]) -> std::path::PathBuf {
     let target = out.ancestors().find(|folder| folder.ends_with("build")).and_then(|build| build.parent()?.parent()).unwrap_or(&out);
     let target = target.join("component");
     let mut cargo = std::process::Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.current_dir(&workspace).args(["build", "--release", "--locked", "--target", "wasm32-wasip2", "--target-dir"]).arg(&target);
+    cargo.current_dir(&workspace).args(["build", "--profile", "component", "--locked", "--target", "wasm32-wasip2", "--target-dir"]).arg(&target);
     for package in packages {
         cargo.args(["-p", package]);
     }
@@ -25,5 +25,5 @@ fn build_components(packages: &[&str], watched: &[&str]) -> std::path::PathBuf {
         status.success(),
         "the components could not be built; if the target is missing: rustup target add wasm32-wasip2 (`make build` does it)"
     );
-    target.join("wasm32-wasip2/release")
+    target.join("wasm32-wasip2/component")
 }

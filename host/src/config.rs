@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::executor::sqlite::{SqliteExecutor, SqliteSettings};
+use crate::executor::sqlite::{SqliteExecutor, SqliteSettings, Synchronous};
 use crate::pubsub::memory::MemoryPubSub;
 use crate::runtime::{Backends, GUEST_COMPONENT, MountSettings, RuntimeSettings};
 use crate::server::ServerSettings;
@@ -78,7 +78,7 @@ pub struct Config {
     pub listen: String,
     /// Folder of the embedded defaults.
     pub data: PathBuf,
-    /// `sqlite:FOLDER`; default: in `data`.
+    /// `sqlite:FOLDER`, or `sqlite:FOLDER?synchronous=off` (not durable); default: in `data`.
     pub executor: Option<String>,
     /// Where objects and key-value facts are.
     pub storage: StorageConfig,
@@ -176,6 +176,8 @@ pub struct MountConfig {
     pub settings: Option<Map<String, Value>>,
     /// A JSON file with the protocol's settings.
     pub settings_file: Option<PathBuf>,
+    /// Bytes that its databases and objects may hold together.
+    pub quota_bytes: Option<u64>,
 }
 
 /// What environment variables or flags say over a file.
@@ -307,8 +309,12 @@ impl Config {
 
     /// Opens the backends.
     pub async fn open_backends(&self) -> Result<Backends, ConfigError> {
-        let Places { executor, objects, keyvalue } = self.places()?;
-        let opened = SqliteExecutor::start(SqliteSettings::new(executor.folder)).await;
+        let Places { executor, synchronous, objects, keyvalue } = self.places()?;
+        if synchronous == Synchronous::Off {
+            let folder = executor.folder.display();
+            tracing::warn!(%folder, "writes are not synced to disk and may be lost with the machine: for tests and benchmarks only");
+        }
+        let opened = SqliteExecutor::start(SqliteSettings { synchronous, ..SqliteSettings::new(executor.folder) }).await;
         let opened = opened.map_err(|error| backend("executor", &executor.url, &error))?;
         let objects: Arc<dyn crate::storage::Objects> = match objects.folder {
             Some(folder) => Arc::new(FileObjects::open(folder).await.map_err(|error| backend("storage.objects", &objects.url, &error))?),
@@ -326,14 +332,15 @@ impl Config {
     /// Where the backends keep what they are given.
     pub fn places(&self) -> Result<Places, ConfigError> {
         let data = self.data.display();
-        let executor = self.executor.clone().unwrap_or_else(|| format!("sqlite:{data}"));
-        let executor = Place::parse("executor", executor, "sqlite", false)?;
+        let url = self.executor.clone().unwrap_or_else(|| format!("sqlite:{data}"));
+        let (place, synchronous) = synchronous(&url)?;
+        let executor = Place::parse("executor", place, "sqlite", false)?;
         let objects = self.storage.objects.clone().unwrap_or_else(|| format!("file:{}", self.data.join("objects").display()));
         let objects = Place::parse("storage.objects", objects, "file", true)?;
         let keyvalue = self.storage.keyvalue.clone().unwrap_or_else(|| format!("sqlite:{data}"));
         let keyvalue = Place::parse("storage.keyvalue", keyvalue, "sqlite", true)?;
-        let executor = Place { folder: executor.folder.unwrap_or_default(), url: executor.url };
-        Ok(Places { executor, objects, keyvalue })
+        let executor = Place { folder: executor.folder.unwrap_or_default(), url };
+        Ok(Places { executor, synchronous, objects, keyvalue })
     }
 
     fn open_pubsub(&self) -> Result<Arc<dyn crate::pubsub::PubSub>, ConfigError> {
@@ -358,6 +365,8 @@ pub struct Place<F> {
 pub struct Places {
     /// Databases.
     pub executor: Place<PathBuf>,
+    /// When their writes count as being on disk.
+    pub synchronous: Synchronous,
     /// Objects.
     pub objects: Place<Option<PathBuf>>,
     /// Key-value facts.
@@ -399,7 +408,11 @@ impl MountConfig {
             }
             settings.insert("path".into(), Value::String(path.clone()));
         }
+        if self.quota_bytes == Some(0) {
+            return Err(ConfigError::Value { key: key("quota_bytes"), message: "must be above 0; leave it out for no limit".into() });
+        }
         Ok(MountSettings {
+            quota_bytes: self.quota_bytes,
             name: self.name.clone().unwrap_or_else(|| self.protocol.clone()),
             protocol: self.protocol.clone(),
             settings,
@@ -415,6 +428,17 @@ fn read(path: &Path) -> Result<String, ConfigError> {
 
 fn split(url: &str) -> (&str, &str) {
     url.split_once(':').unwrap_or((url, ""))
+}
+
+/// The place of `PLACE` or `PLACE?synchronous=full|off`, and which of the two.
+fn synchronous(url: &str) -> Result<(String, Synchronous), ConfigError> {
+    let (place, synchronous) = match url.split_once("?synchronous=") {
+        None => (url, Synchronous::Full),
+        Some((place, "full")) => (place, Synchronous::Full),
+        Some((place, "off")) => (place, Synchronous::Off),
+        Some(_) => return Err(backend("executor", url, &"synchronous is not one of full, off")),
+    };
+    Ok((place.to_owned(), synchronous))
 }
 
 fn backend(key: &'static str, value: &str, error: &dyn std::fmt::Display) -> ConfigError {
@@ -442,6 +466,21 @@ mod tests {
             assert!(message.contains("unknown field"), "{message}");
         }
         assert!(Config::parse(r#"{"listen": 1}"#, Path::new("a.json")).is_err());
+    }
+
+    #[test]
+    fn writes_are_synced_unless_the_executor_says_otherwise() {
+        let places = |url: &str| Config { executor: Some(url.to_owned()), ..Config::default() }.places();
+        for (url, folder, synchronous) in [
+            ("sqlite:./a?b", "./a?b", Synchronous::Full),
+            ("sqlite:./a?synchronous=full", "./a", Synchronous::Full),
+            ("sqlite:./a?synchronous=off", "./a", Synchronous::Off),
+        ] {
+            let places = places(url).unwrap();
+            assert_eq!((places.executor.folder, places.synchronous), (folder.into(), synchronous));
+        }
+        let message = places("sqlite:./a?synchronous=OFF").unwrap_err().to_string();
+        assert!(message.contains("synchronous is not one of full, off"), "{message}");
     }
 
     #[test]

@@ -9,6 +9,8 @@ use prometheus::{
     CounterVec, Encoder, Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
+use crate::executor::MountUsage;
+
 /// Distinct metric names that components may bring, all mounts together.
 const COMPONENT_METRICS_MAX: usize = 200;
 /// Distinct series (a metric with its labels) that components may bring, all mounts together.
@@ -46,6 +48,10 @@ pub struct Metrics {
     slow_readers: IntCounterVec,
     requests: IntCounterVec,
     turned_away: IntCounterVec,
+    log_bytes: IntGaugeVec,
+    snapshot_seconds: IntGaugeVec,
+    quota_bytes: IntGaugeVec,
+    quota_used_bytes: IntGaugeVec,
     component: Mutex<ComponentMetrics>,
 }
 
@@ -141,6 +147,10 @@ impl Metrics {
             backlog_pieces: gauges("syncline_backlog_pieces", "Released work that is not done yet", &["mount"])?,
             backlog_bytes: gauges("syncline_backlog_bytes", "Bytes of released work that is not done yet", &["mount"])?,
             database_bytes: gauges("syncline_database_bytes", "Bytes of databases on disk, their logs included", &["mount"])?,
+            log_bytes: gauges("syncline_database_log_bytes", "Bytes of the write-ahead logs of databases", &["mount"])?,
+            snapshot_seconds: gauges("syncline_snapshot_seconds", "How long the oldest snapshot has been open", &["mount"])?,
+            quota_bytes: gauges("syncline_quota_bytes", "The quota; 0: none", &["mount"])?,
+            quota_used_bytes: gauges("syncline_quota_used_bytes", "What of the quota is used; 0 where there is none", &["mount"])?,
             jobs: counter("syncline_jobs_total", "Durable jobs that fired, by how they ended", &["mount", "result"])?,
             connections,
             connections_total: counter("syncline_connections_total", "Connections accepted", &["mount"])?,
@@ -212,7 +222,7 @@ impl Metrics {
     }
 
     pub(crate) fn database_size(&self, mount: &str, size_bytes: u64) {
-        self.database_bytes.with_label_values(&[mount]).set(i64::try_from(size_bytes).unwrap_or(i64::MAX));
+        set(&self.database_bytes, mount, size_bytes);
     }
 
     /// A backup has ended; when, if it succeeded (milliseconds since 1970).
@@ -236,6 +246,18 @@ impl Metrics {
     pub(crate) fn http_connection(&self) -> OpenConnection {
         self.http_connections.inc();
         OpenConnection(self.http_connections.clone())
+    }
+
+    /// What the databases of a mount take beside their content.
+    pub(crate) fn usage(&self, mount: &str, usage: MountUsage) {
+        set(&self.log_bytes, mount, usage.log_bytes);
+        set(&self.snapshot_seconds, mount, usage.snapshot_age.as_secs());
+    }
+
+    /// The quota of a mount, and what of it is used.
+    pub(crate) fn quota(&self, mount: &str, bytes_max: u64, used_bytes: u64) {
+        set(&self.quota_bytes, mount, bytes_max);
+        set(&self.quota_used_bytes, mount, used_bytes);
     }
 
     pub(crate) fn connected(&self, mount: &str) {
@@ -356,6 +378,10 @@ impl Drop for OpenConnection {
     fn drop(&mut self) {
         self.0.dec();
     }
+}
+
+fn set(gauges: &IntGaugeVec, mount: &str, value: u64) {
+    gauges.with_label_values(&[mount]).set(i64::try_from(value).unwrap_or(i64::MAX));
 }
 
 fn with_mount<'a>(mount: &'a str, labels: &'a [(String, String)]) -> (Vec<&'a str>, Vec<&'a str>) {

@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, Lines};
+use tokio::net::TcpStream;
 use tokio::process::{Child, ChildStdout, Command};
 
 use crate::DEADLINE;
@@ -47,6 +49,59 @@ pub fn command(arguments: &[&str]) -> Command {
     command
 }
 
+/// Puts the compiled component of the other tests into a data folder: compiling it takes longer than most of them.
+pub fn with_compiled_code(data: &Path) {
+    let shared = crate::server::compilation_cache();
+    std::fs::create_dir_all(&shared).expect("folders can be made");
+    std::fs::create_dir_all(data).expect("folders can be made");
+    std::os::unix::fs::symlink(shared, data.join("cache")).expect("links can be made");
+}
+
+/// A data folder with nothing but compiled code.
+pub fn data_folder() -> TempDir {
+    let folder = tempfile::tempdir().expect("folders can be made");
+    with_compiled_code(folder.path());
+    folder
+}
+
+/// Copies a data folder that no server uses into another folder, with compiled code beside.
+pub fn copy_data(from: &Path, to: &Path) {
+    with_compiled_code(to);
+    copy_files(from, to);
+}
+
+fn copy_files(from: &Path, to: &Path) {
+    for entry in std::fs::read_dir(from).expect("it is a folder") {
+        let entry = entry.expect("it can be listed");
+        let (kind, copy) = (entry.file_type().expect("it has a kind"), to.join(entry.file_name()));
+        if kind.is_dir() {
+            std::fs::create_dir_all(&copy).expect("folders can be made");
+            copy_files(&entry.path(), &copy);
+        } else if kind.is_file() {
+            std::fs::copy(entry.path(), copy).expect("files can be copied");
+        }
+    }
+}
+
+/// Runs a command to its end: whether it succeeded, and all that it said.
+pub async fn run(mut command: Command) -> (bool, String) {
+    let running = command.stdin(Stdio::null()).output();
+    let output = tokio::time::timeout(DEADLINE, running).await.expect("it ends within the deadline").expect("it can be run");
+    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    (output.status.success(), text)
+}
+
+/// A run that must fail with a message that has all these words.
+pub async fn fails(command: Command, words: &[&str]) {
+    let what = format!("{command:?}");
+    let (succeeded, text) = run(command).await;
+    assert!(!succeeded, "{what} worked: {text}");
+    for word in words {
+        assert!(text.contains(word), "{word:?} is missing in {text}");
+    }
+    assert!(!text.contains("panicked"), "{text}");
+}
+
 impl Process {
     /// Starts a server on a data folder; `arguments` come on top.
     pub async fn start(data: &Path, arguments: &[&str]) -> Self {
@@ -72,6 +127,25 @@ impl Process {
     /// The next line that it says on standard output.
     pub async fn line(&mut self) -> String {
         next_line(&mut self.lines).await
+    }
+
+    /// What a GET of the process gets, head and body.
+    pub async fn get(&self, target: &str) -> String {
+        let asked = async {
+            let mut stream = TcpStream::connect(self.address).await?;
+            let request = format!("GET {target} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.address);
+            stream.write_all(request.as_bytes()).await?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.map(|_| answer)
+        };
+        tokio::time::timeout(DEADLINE, asked).await.expect("it is answered within the deadline").expect("it is answered")
+    }
+
+    /// The status that a GET of the process gets.
+    pub async fn status(&self, target: &str) -> u16 {
+        let answer = self.get(target).await;
+        let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok());
+        status.unwrap_or_else(|| panic!("a status was expected in {answer:?}"))
     }
 
     /// The process id.

@@ -76,7 +76,7 @@ pub fn compilation_cache() -> std::path::PathBuf {
 pub fn secsync_mount(name: &str, settings: Value) -> MountSettings {
     let mut settings: Map<String, Value> = settings.as_object().cloned().unwrap_or_default();
     settings.entry("path").or_insert_with(|| format!("/{name}").into());
-    MountSettings { name: name.into(), protocol: "secsync".into(), settings, app: None, listen: "127.0.0.1:0".into() }
+    MountSettings { name: name.into(), protocol: "secsync".into(), settings, app: None, listen: "127.0.0.1:0".into(), quota_bytes: None }
 }
 
 impl TestServer {

@@ -17,7 +17,7 @@ pub struct ServeArguments {
     /// Folder of the embedded defaults.
     #[arg(long, env = "SYNCLINE_DATA", value_name = "FOLDER")]
     data: Option<PathBuf>,
-    /// SQL backend: sqlite:FOLDER.
+    /// SQL backend: sqlite:FOLDER, or sqlite:FOLDER?synchronous=off (not durable).
     #[arg(long, env = "SYNCLINE_EXECUTOR", value_name = "URL", hide_env_values = true)]
     executor: Option<String>,
     /// Object storage: file:FOLDER or memory:.

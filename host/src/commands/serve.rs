@@ -25,6 +25,8 @@ pub async fn run(arguments: ServeArguments) -> anyhow::Result<()> {
         tracing::warn!("{warning}");
     }
     raise_descriptor_limit();
+    // A file at the limit of its size is then an error of one write, not the end of the process.
+    let _file_size = signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?;
     let mounts = config.mount_settings()?;
     let server_settings = config.server_settings()?;
     server_settings.check()?;

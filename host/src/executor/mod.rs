@@ -7,6 +7,7 @@
 //! everything that rests on the group until the executor reports it [`GroupObserver::settled`].
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -153,8 +154,28 @@ pub trait Executor: Send + Sync + 'static {
         Ok(None)
     }
 
+    /// What the databases of a mount hold, in bytes, for its quota: opened or not, without space that is free. Asked for
+    /// every write of a mount with a quota, so it must be cheap. None: this backend cannot tell, so there are no quotas.
+    fn database_bytes(&self, _mount: &str) -> Option<u64> {
+        None
+    }
+
+    /// What the databases of a mount take beside their content, for the metrics.
+    fn usage(&self, _mount: &str) -> MountUsage {
+        MountUsage::default()
+    }
+
     /// The host stops: every open group is settled when this returns.
     async fn close(&self);
+}
+
+/// See [`Executor::usage`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MountUsage {
+    /// Bytes of the write-ahead logs.
+    pub log_bytes: u64,
+    /// How long the oldest snapshot has been open.
+    pub snapshot_age: Duration,
 }
 
 /// Learns which groups became durable.

@@ -14,6 +14,7 @@ use super::engine::RuntimeEngine;
 use super::imports::app::App;
 use super::limits;
 use super::plans::Plan;
+use super::quota::Quota;
 use super::revision::{Identity, Revision};
 use super::state::{State, bound};
 use super::{EMPTY_APP_COMPONENT, MountSettings, OWN_NAME, RuntimeError, RuntimeSettings};
@@ -49,8 +50,8 @@ pub(super) struct Checked {
 
 impl Checked {
     /// Ready to run, under a number.
-    pub(super) fn into_revision(self, number: u64) -> Arc<Revision> {
-        Arc::new(Revision { number, plan: self.plan, app: self.app, pre: self.pre, identity: self.identity })
+    pub(super) fn into_revision(self, number: u64, quota: Option<Arc<Quota>>) -> Arc<Revision> {
+        Arc::new(Revision { number, plan: self.plan, app: self.app, pre: self.pre, quota, identity: self.identity })
     }
 
     /// Settings that have no effect, or a dangerous one.
@@ -96,7 +97,7 @@ impl Checker {
         };
         let plan = limits::within_limits(checked.map_err(fell)?.map_err(|problems| refused(mount, &problems))?);
         let (app, app_digest) = self.app(mount)?;
-        let identity = Identity { component_digest: self.component_digest, app_digest, settings };
+        let identity = Identity { component_digest: self.component_digest, app_digest, settings, quota_bytes: mount.quota_bytes };
         Ok(Checked { plan, app: Arc::new(app), pre: self.pre.clone(), identity })
     }
 

@@ -10,6 +10,10 @@ use super::RuntimeError;
 use super::bindings::{app, guest};
 use super::state::{AppState, State};
 
+/// Address space for each memory of a component, in bytes: all that 32-bit addresses reach, so that compiled code need
+/// not check them. With less, an access costs a comparison, and checking a signature half as much again.
+const MEMORY_RESERVATION_BYTES: u64 = 4 << 30;
+
 /// Limits of the engine.
 #[derive(Clone, Debug)]
 pub struct EngineSettings {
@@ -41,7 +45,7 @@ pub struct RuntimeEngine {
 impl RuntimeEngine {
     /// An engine; compiled code is kept below `cache` where one is given.
     pub fn new(settings: &EngineSettings, cache: Option<&Path>) -> Result<Self, RuntimeError> {
-        let engine = Engine::new(&engine_config(settings, cache)?).map_err(RuntimeError::engine)?;
+        let engine = start_engine(settings, cache)?;
         if let Some(interval) = settings.tick {
             tick(engine.weak(), interval);
         }
@@ -76,7 +80,20 @@ impl RuntimeEngine {
     }
 }
 
-fn engine_config(settings: &EngineSettings, cache: Option<&Path>) -> Result<Config, RuntimeError> {
+/// The engine, with memories that need no checks where there is address space for them. Nothing of it is backed by memory,
+/// but `ulimit -v` counts it, and some kernels have little.
+fn start_engine(settings: &EngineSettings, cache: Option<&Path>) -> Result<Engine, RuntimeError> {
+    match Engine::new(&engine_config(settings, cache, MEMORY_RESERVATION_BYTES)?) {
+        Ok(engine) => Ok(engine),
+        Err(error) => {
+            tracing::warn!(%error, "address space is short: components run with checked memory accesses, which takes more CPU");
+            let least = u64::try_from(settings.instance_memory_bytes).unwrap_or(u64::MAX);
+            Engine::new(&engine_config(settings, cache, least)?).map_err(RuntimeError::engine)
+        }
+    }
+}
+
+fn engine_config(settings: &EngineSettings, cache: Option<&Path>, reservation_bytes: u64) -> Result<Config, RuntimeError> {
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(settings.instances)
         .total_core_instances(settings.instances.saturating_mul(8))
@@ -94,7 +111,7 @@ fn engine_config(settings: &EngineSettings, cache: Option<&Path>) -> Result<Conf
         .epoch_interruption(true)
         .concurrency_support(false)
         .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))
-        .memory_reservation(u64::try_from(settings.instance_memory_bytes).unwrap_or(u64::MAX));
+        .memory_reservation(reservation_bytes);
     if let Some(directory) = cache {
         let mut cache_config = CacheConfig::new();
         cache_config.with_directory(directory);

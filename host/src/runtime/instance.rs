@@ -71,6 +71,11 @@ impl Invocation {
         }
     }
 
+    /// Whether the quota of the mount holds for the call. A mount that is full must start all the same.
+    pub(crate) fn has_quota(&self) -> bool {
+        !matches!(self, Invocation::Start { .. })
+    }
+
     /// Whether the call is made once more on a fresh instance when it failed in this way.
     pub(crate) fn tried_again(&self, failure: live::Failure) -> bool {
         match self {

@@ -34,6 +34,7 @@ pub mod limits;
 mod mount;
 mod observe;
 pub mod queue;
+mod quota;
 mod ready;
 mod reload;
 mod revision;
@@ -57,6 +58,7 @@ use environment::{Environment, SystemEnvironment};
 use instance::{InstancePool, Invocation};
 use jobs::Jobs;
 use mount::MountParts;
+use quota::Quota;
 
 /// Stands for the host itself where mounts have their names: no mount may have it.
 pub(crate) const OWN_NAME: &str = "syncline";
@@ -165,6 +167,8 @@ pub struct MountSettings {
     pub app: Option<PathBuf>,
     /// The listener that its routes are on.
     pub listen: String,
+    /// Bytes that its databases and objects may hold together; none: no limit.
+    pub quota_bytes: Option<u64>,
 }
 
 /// What the run time stands on.
@@ -288,9 +292,16 @@ impl Runtime {
             connection_ids: self.connection_ids.clone(),
         };
         self.metrics.start_mount(&mount.name, Invocation::EXPORTS);
-        let core = MountCore::new(parts, checked.into_revision(1));
+        let core = MountCore::new(parts, checked.into_revision(1, self.quota_of(mount).await?));
         core.start(&core.revision()).await.map_err(|reason| RuntimeError::Start { mount: mount.name.clone(), reason })?;
         Ok(core)
+    }
+
+    /// The quota of a mount, what is there added up; none: no limit.
+    async fn quota_of(&self, mount: &MountSettings) -> Result<Option<Arc<Quota>>, RuntimeError> {
+        let Some(bytes_max) = mount.quota_bytes else { return Ok(None) };
+        let opened = Quota::open(&mount.name, bytes_max, self.backends.executor.clone(), &*self.backends.storage.objects).await;
+        opened.map(Arc::new).map(Some).map_err(|reason| RuntimeError::Start { mount: mount.name.clone(), reason })
     }
 
     /// The mounts.

@@ -249,7 +249,10 @@ impl MountCore {
             };
             let id = self.gate.lock().open(invocation.lane());
             let begun = Instant::now();
-            let (answer, call) = lease.instance.invoke(Call::new(id, invocation.has_several_inputs()), deadline, invocation, failure).await;
+            let (answer, call) = lease
+                .instance
+                .invoke(Call::new(id, invocation.has_several_inputs(), invocation.has_quota()), deadline, invocation, failure)
+                .await;
             match (answer, call) {
                 (Ok(answer), Some(call)) => {
                     self.pool.give_back(lease, &self.revision());
@@ -700,7 +703,7 @@ async fn carry_out_all(mount: Weak<MountCore>, mut work: mpsc::UnboundedReceiver
                 keyvalue.set(name, key, value.clone(), *time_to_live_ms).await.map_err(|error| error.to_string())
             }
             Deferred::DeleteKey { key } => keyvalue.delete(name, key).await.map_err(|error| error.to_string()),
-            Deferred::DeleteObject { key } => mount.storage.objects.delete(name, key).await.map_err(|error| error.to_string()),
+            Deferred::DeleteObject { key } => mount.delete_object(key).await.map_err(|error| error.to_string()),
             Deferred::CancelJob { name: job } => mount.jobs.cancel(name, job).await.map_err(|error| error.to_string()),
         };
         mount.backlog.remove(deferred.bytes());

@@ -60,6 +60,8 @@ pub(crate) struct Call {
     pub(crate) aborted: bool,
     /// Effects by the transaction at whose place they leave.
     pub(crate) bundles: Vec<Vec<Effect>>,
+    /// It is held to the quota of its mount.
+    pub(crate) has_quota: bool,
     /// More than one input is handled: transactions may follow each other.
     pub(crate) several_inputs: bool,
     /// Keeps a group open for the next of its transactions.
@@ -74,7 +76,7 @@ pub(crate) struct Call {
 
 impl Call {
     /// A call that has done nothing yet.
-    pub(crate) fn new(id: CallId, several_inputs: bool) -> Self {
+    pub(crate) fn new(id: CallId, several_inputs: bool, has_quota: bool) -> Self {
         Self {
             id,
             root: None,
@@ -83,6 +85,7 @@ impl Call {
             unrepeatable: false,
             aborted: false,
             bundles: vec![Vec::new()],
+            has_quota,
             several_inputs,
             hold: None,
             overlay: HashMap::new(),

@@ -131,6 +131,9 @@ impl HostTransaction for State {
     }
 
     async fn execute(&mut self, _transaction: Resource<OpenTransaction>, statement: Statement) -> wasmtime::Result<Result<RowSet, Error>> {
+        if let Err(error) = self.admit(std::slice::from_ref(&statement))? {
+            return Ok(Err(error));
+        }
         let done = match self.root() {
             Ok(root) => root.transaction.execute(&statement.into(), None).await,
             Err(error) => return Ok(Err(error)),
@@ -143,6 +146,9 @@ impl HostTransaction for State {
         _transaction: Resource<OpenTransaction>,
         statements: Vec<Statement>,
     ) -> wasmtime::Result<Result<Vec<RowSet>, Error>> {
+        if let Err(error) = self.admit(&statements)? {
+            return Ok(Err(error));
+        }
         let statements: Vec<sql::Statement> = statements.into_iter().map(Into::into).collect();
         let done = match self.root() {
             Ok(root) => root.transaction.execute_batch(&statements).await,
@@ -247,6 +253,14 @@ impl State {
             call.unsay(effects_before);
         }
         Ok(())
+    }
+
+    /// Whether the quota of the mount lets statements run.
+    fn admit(&mut self, statements: &[Statement]) -> wasmtime::Result<Result<(), Error>> {
+        let Some(quota) = self.mount()?.quota().filter(|_| self.call.as_ref().is_some_and(|call| call.has_quota)) else {
+            return Ok(Ok(()));
+        };
+        Ok(statements.iter().try_for_each(|statement| quota.admit_statement(&statement.sql)).map_err(Error::from))
     }
 
     fn root(&mut self) -> Result<&mut OpenRoot, Error> {

@@ -63,7 +63,8 @@ impl Host for State {
     }
 
     async fn write_object(&mut self, key: String, content_type: String, content: Vec<u8>) -> wasmtime::Result<Result<ObjectInfo, Error>> {
-        let written = self.mount()?.storage.objects.write(&self.mount()?.name, &key, &content_type, Bytes::from(content)).await;
+        let has_quota = self.call()?.has_quota;
+        let written = self.mount()?.write_object(has_quota, &key, &content_type, Bytes::from(content)).await;
         Ok(written.map(Into::into).map_err(Error::from))
     }
 

@@ -175,8 +175,8 @@ impl Run {
                 }
                 Ok(())
             }
-            "begin" | "put" | "commit" | "rollback" | "write" | "read" | "view" => self.sql(word, rest),
-            "set" | "get" | "keep" | "count" | "once" => self.storage(word, rest),
+            "begin" | "put" | "remove" | "commit" | "rollback" | "write" | "read" | "view" => self.sql(word, rest),
+            "set" | "get" | "keep" | "count" | "once" | "store" | "discard" => self.storage(word, rest),
             "publish" | "numbered" | "subscribe" | "unsubscribe" | "members" | "send" | "schedule" | "cancel" => self.pubsub(word, rest),
             "app" => self.app(rest),
             "at" | "steps" => self.step(word, rest),
@@ -192,6 +192,12 @@ impl Run {
                 let (key, value) = split(rest);
                 let insert = statement("INSERT OR REPLACE INTO item (key, value) VALUES (?, ?)", &[key, value]);
                 self.transactions.last().ok_or("no transaction")?.execute(&insert).map_err(failed)?;
+            }
+            "remove" => {
+                self.sql("begin", "")?;
+                let delete = statement("DELETE FROM item WHERE key = ?", &[rest]);
+                self.transactions.last().ok_or("no transaction")?.execute(&delete).map_err(failed)?;
+                self.sql("commit", "")?;
             }
             "commit" => Transaction::commit(self.transactions.pop().ok_or("no transaction")?).map_err(failed)?,
             "rollback" => drop(self.transactions.pop()),
@@ -219,6 +225,15 @@ impl Run {
         match word {
             "set" => storage::set(key, value.as_bytes(), None).map_err(|_| "storage")?,
             "get" => self.say(format!("get {key}={}", crate::fact(key).unwrap_or_else(|| "nothing".into()))),
+            // KEY BYTES
+            "store" => {
+                let content = vec![1; usize::try_from(number(value)).unwrap_or(0)];
+                storage::write_object(key, "", &content).map_err(|error| match error {
+                    storage::Error::Limit(_) => "limit",
+                    _ => "storage",
+                })?;
+            }
+            "discard" => storage::delete_object(key).map_err(|_| "storage")?,
             // A counter, changed at once.
             "keep" => drop(count(key, 1)),
             "count" => self.say(format!("count {rest}={}", count(rest, 0))),

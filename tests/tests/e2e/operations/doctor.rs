@@ -90,7 +90,14 @@ async fn damage_is_found_and_named() {
     newer.pragma_update(None, "user_version", 99).expect("it can be set");
     drop(newer);
     finds(&data, &["database", "file format 99", "newer version"]).await;
+    std::fs::write(&database, b"").expect("it can be written");
+    finds(&data, &["database", "secsync.sqlite", "empty", "restore a backup"]).await;
     std::fs::write(&database, &whole).expect("it can be written");
+    let format = data.path().join("format.json");
+    let known = std::fs::read(&format).expect("it is there");
+    std::fs::write(&format, b"{\"format\":99}").expect("it can be written");
+    finds(&data, &["data folder", "format 99", "newer version"]).await;
+    std::fs::write(&format, known).expect("it can be written");
 
     let object = object_of(data.path());
     let length = std::fs::read(&object).expect("it is there").len();

@@ -9,6 +9,7 @@ mod inputs;
 mod jobs;
 mod limits;
 mod order;
+mod quota;
 mod reload;
 mod requests;
 mod tasks;
@@ -31,7 +32,14 @@ const FAULTY: &[u8] = include_bytes!(env!("SYNCLINE_FAULTY_COMPONENT"));
 /// A mount of the component at `/faulty`.
 fn mount(settings: Value, app: Option<&str>) -> MountSettings {
     let settings = settings.as_object().cloned().unwrap_or_default();
-    MountSettings { name: "faulty".into(), protocol: "faulty".into(), settings, app: app.map(PathBuf::from), listen: "127.0.0.1:0".into() }
+    MountSettings {
+        name: "faulty".into(),
+        protocol: "faulty".into(),
+        settings,
+        app: app.map(PathBuf::from),
+        listen: "127.0.0.1:0".into(),
+        quota_bytes: None,
+    }
 }
 
 /// A setup with the component; its instances may have 64 MiB.
