@@ -2,7 +2,7 @@
 #   make run    installs what is missing, builds, serves on 127.0.0.1:8787
 #   make test   everything that continuous integration runs
 #   make bench  measures, beside baselines in the same run (docs/benchmarks.md)
-.PHONY: run build component test bench lint unit clients docs clean tools node nextest
+.PHONY: run build component test bench lint unit clients fuzz docs clean tools cxx node nextest
 
 CARGO ?= cargo
 ARGS ?=
@@ -18,7 +18,7 @@ build: tools
 component: tools
 	$(CARGO) build --profile component --locked --target wasm32-wasip2 -p syncline-component -p syncline-app-empty --target-dir target/component
 
-test: build lint unit clients
+test: build lint unit clients fuzz
 
 lint: tools
 	$(CARGO) fmt --all --check
@@ -35,6 +35,10 @@ clients: build node
 	cd examples && npm ci --no-audit --no-fund --silent
 	cd tests/clients && npm ci --no-audit --no-fund --silent && npm test
 
+# Every decoder on inputs that nobody thought of, 10 s times SYNCLINE_TEST_SCALE each (tests/fuzz/README.md).
+fuzz: tools cxx
+	CARGO="$(CARGO)" only="$(only)" input="$(input)" tests/fuzz/run
+
 # only='fan-out' (part of a case's name), rounds=5, seconds=3, quick=1 (does it work at all?), write-docs=1
 bench: build node
 	cd tests/bench/peers && npm ci --no-audit --no-fund --silent
@@ -46,6 +50,9 @@ tools:
 	@command -v $(CARGO) >/dev/null || { echo "Rust is missing: install rustup (for instance: apt-get install rustup && rustup default stable)"; exit 1; }
 	@test -d "$$(rustc --print sysroot)/lib/rustlib/wasm32-wasip2" || rustup target add wasm32-wasip2
 	@command -v cc >/dev/null || { echo "installing a C compiler for SQLite"; apt-get update -qq && apt-get install -y -qq gcc libc6-dev; }
+
+cxx:
+	@command -v c++ >/dev/null || { echo "installing a C++ compiler for libFuzzer"; apt-get update -qq && apt-get install -y -qq g++; }
 
 nextest:
 	@$(CARGO) nextest --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-nextest

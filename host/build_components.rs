@@ -2,7 +2,8 @@
 
 /// Compiles packages of the workspace as components and gives the folder that holds them.
 fn build_components(packages: &[&str], watched: &[&str]) -> std::path::PathBuf {
-    let workspace = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    // Asked for when it runs: the compiled build script may have come along with a target folder from another checkout.
+    let workspace = std::path::PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR")).join("..");
     for watched in watched.iter().chain(&["wit", "Cargo.toml", "Cargo.lock"]) {
         println!("cargo::rerun-if-changed={}", workspace.join(watched).display());
     }

@@ -13,6 +13,7 @@ use crate::runtime::{Backends, GUEST_COMPONENT, MountSettings, RuntimeSettings};
 use crate::server::ServerSettings;
 use crate::server::address::Network;
 use crate::server::limits::Limits;
+use crate::server::tls::TlsFiles;
 use crate::storage::Storage;
 use crate::storage::files::FileObjects;
 use crate::storage::memory::{MemoryKeyValue, MemoryObjects};
@@ -22,6 +23,7 @@ mod check;
 mod folder;
 mod log;
 pub(crate) mod message;
+mod tls;
 
 pub use folder::DataFolder;
 pub use log::log_filter;
@@ -84,6 +86,8 @@ pub struct Config {
     pub pubsub: String,
     /// Opens what is meant for whoever runs the server.
     pub admin_token: Option<String>,
+    /// Certificate of the main listener; none: plain HTTP.
+    pub tls: Option<TlsFiles>,
     /// What clients may take.
     pub limits: Limits,
     /// Addresses and networks of proxies that are believed when they say whom they speak for.
@@ -106,6 +110,7 @@ impl Default for Config {
             storage: StorageConfig::default(),
             pubsub: "memory:".into(),
             admin_token: None,
+            tls: None,
             limits: Limits::default(),
             trusted_proxies: Vec::new(),
             log: LogConfig::default(),
@@ -163,12 +168,16 @@ pub struct MountConfig {
     pub path: Option<String>,
     /// A listener of its own.
     pub listen: Option<String>,
+    /// Certificate of that listener; none: plain HTTP.
+    pub tls: Option<TlsFiles>,
     /// An app component.
     pub app: Option<PathBuf>,
     /// The protocol's settings.
     pub settings: Option<Map<String, Value>>,
     /// A JSON file with the protocol's settings.
     pub settings_file: Option<PathBuf>,
+    /// Bytes that its databases and objects may hold together.
+    pub quota_bytes: Option<u64>,
 }
 
 /// What environment variables or flags say over a file.
@@ -207,6 +216,10 @@ impl Config {
         let of_mounts = config.mounts.iter_mut().flat_map(|mount| [&mut mount.settings_file, &mut mount.app]);
         for file in of_mounts.chain([&mut config.component]).flatten() {
             *file = folder.join(&*file);
+        }
+        for tls in config.mounts.iter_mut().map(|mount| &mut mount.tls).chain([&mut config.tls]).flatten() {
+            tls.certificate = folder.join(&tls.certificate);
+            tls.key = folder.join(&tls.key);
         }
         Ok(config)
     }
@@ -264,6 +277,7 @@ impl Config {
             ("limits", self.limits != other.limits),
             ("trusted_proxies", self.trusted_proxies != other.trusted_proxies),
             ("log", self.log != other.log),
+            ("tls", self.tls_differs(other)),
         ];
         differing.into_iter().filter_map(|(key, differs)| differs.then_some(key)).collect()
     }
@@ -286,6 +300,7 @@ impl Config {
         Ok(ServerSettings {
             listen: self.listen.clone(),
             admin_token: self.admin_token.clone(),
+            tls: self.tls_by_listener()?,
             limits: self.limits.clone(),
             trusted_proxies: trusted_proxies
                 .map_err(|error| ConfigError::Value { key: "trusted_proxies".into(), message: error.to_string() })?,
@@ -393,7 +408,11 @@ impl MountConfig {
             }
             settings.insert("path".into(), Value::String(path.clone()));
         }
+        if self.quota_bytes == Some(0) {
+            return Err(ConfigError::Value { key: key("quota_bytes"), message: "must be above 0; leave it out for no limit".into() });
+        }
         Ok(MountSettings {
+            quota_bytes: self.quota_bytes,
             name: self.name.clone().unwrap_or_else(|| self.protocol.clone()),
             protocol: self.protocol.clone(),
             settings,
@@ -436,6 +455,8 @@ fn without_secrets(url: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -497,5 +518,42 @@ mod tests {
     fn passwords_of_backends_are_not_shown() {
         assert_eq!(without_secrets("postgres://me:secret@db/x"), "postgres://…@db/x");
         assert_eq!(without_secrets("sqlite:./a@b"), "sqlite:./a@b");
+    }
+
+    const WHOLE: &str = "listen = \"127.0.0.1:1\"\nadmin_token = \"secret-token\"\ntrusted_proxies = [\"10.0.0.0/8\"]\n[limits]\nconnections = 7\n\
+                         [storage]\nobjects = \"file:./a\"\n[log]\nlevel = \"info\"\n[tls]\ncertificate = \"a\"\nkey = \"b\"\n\
+                         [[mount]]\nprotocol = \"secsync\"\nsettings = { path = \"/a\", access = { policy = [{ documents = [\"*\"] }] } }\n";
+
+    /// A configuration of which a piece was replaced by something else.
+    fn mutated() -> impl Strategy<Value = String> {
+        let piece = prop_oneof![
+            any::<String>(),
+            "[\\[\\]{}=\"'\\n#., 0-9a-z_-]{0,12}",
+            Just("\n[[mount]]\n".to_owned()),
+            Just("99999999999999999999".to_owned()),
+            "[\\[{]{1,600}",
+        ];
+        let whole =
+            prop_oneof![Just(WHOLE.to_owned()), Just(serde_json::to_string(&toml::from_str::<toml::Value>(WHOLE).unwrap()).unwrap())];
+        (whole, any::<proptest::sample::Index>(), 0_usize..12, piece).prop_map(|(whole, at, length, piece)| {
+            let characters: Vec<char> = whole.chars().collect();
+            let (start, end) = (at.index(characters.len()), (at.index(characters.len()) + length).min(characters.len()));
+            characters[..start].iter().copied().chain(piece.chars()).chain(characters[end..].iter().copied()).collect()
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_or_refused_on_one_line_without_its_secrets(text in prop_oneof![4 => mutated(), 1 => any::<String>()]) {
+            for file in ["a.toml", "a.json"] {
+                let said = match Config::parse(&text, Path::new(file)) {
+                    Ok(config) => [config.server_settings().err(), config.mount_settings().err(), config.places().err()].map(|error| {
+                        error.map_or_else(String::new, |error| error.to_string())
+                    }).concat(),
+                    Err(error) => error.to_string(),
+                };
+                prop_assert!(!said.contains('\n') && !said.contains("secret-token"), "{said}");
+            }
+        }
     }
 }

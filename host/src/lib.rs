@@ -27,6 +27,7 @@
 //!     settings: serde_json::Map::from_iter([("path".into(), "/notes".into())]),
 //!     app: None,
 //!     listen: listen.clone(),
+//!     quota_bytes: None,
 //! }];
 //! let runtime = Runtime::start(GUEST_COMPONENT, RuntimeSettings::default(), &mounts, backends).await?;
 //! let server = Server::start(runtime, &mounts, ServerSettings { listen, ..ServerSettings::default() }).await?;

@@ -1,6 +1,7 @@
 //! Prometheus metrics. Labels come from the configuration and the contract only, so that their number is bounded.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -8,8 +9,14 @@ use prometheus::{
     CounterVec, Encoder, Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
+use crate::executor::MountUsage;
+
 /// Distinct metric names that components may bring, all mounts together.
 const COMPONENT_METRICS_MAX: usize = 200;
+/// Distinct series (a metric with its labels) that components may bring, all mounts together.
+const COMPONENT_SERIES_MAX: usize = 5000;
+/// Bytes of the name and the labels of one such series.
+const COMPONENT_SERIES_BYTES_MAX: usize = 1000;
 
 /// Close codes with a label of their own. Clients may send any code: the others share `other`.
 const CLOSE_CODES: std::ops::RangeInclusive<u16> = 1000..=1015;
@@ -41,6 +48,10 @@ pub struct Metrics {
     slow_readers: IntCounterVec,
     requests: IntCounterVec,
     turned_away: IntCounterVec,
+    log_bytes: IntGaugeVec,
+    snapshot_seconds: IntGaugeVec,
+    quota_bytes: IntGaugeVec,
+    quota_used_bytes: IntGaugeVec,
     component: Mutex<ComponentMetrics>,
 }
 
@@ -49,11 +60,26 @@ struct ComponentMetrics {
     counters: HashMap<String, CounterVec>,
     gauges: HashMap<String, GaugeVec>,
     histograms: HashMap<String, HistogramVec>,
+    /// Hashes of the series that there are.
+    series: HashSet<u64>,
 }
 
 impl ComponentMetrics {
-    fn len(&self) -> usize {
-        self.counters.len() + self.gauges.len() + self.histograms.len()
+    /// Whether another metric may be made.
+    fn has_room(&self) -> bool {
+        self.counters.len() + self.gauges.len() + self.histograms.len() < COMPONENT_METRICS_MAX
+    }
+
+    /// Whether a series is there or may be made.
+    fn takes(&mut self, mount: &str, name: &str, labels: &[(String, String)]) -> bool {
+        let bytes: usize = labels.iter().map(|(label, value)| label.len() + value.len()).sum();
+        if name.len() + bytes > COMPONENT_SERIES_BYTES_MAX {
+            return false;
+        }
+        let mut hasher = DefaultHasher::new();
+        (mount, name, labels).hash(&mut hasher);
+        let series = hasher.finish();
+        self.series.contains(&series) || (self.series.len() < COMPONENT_SERIES_MAX && self.series.insert(series))
     }
 }
 
@@ -121,6 +147,10 @@ impl Metrics {
             backlog_pieces: gauges("syncline_backlog_pieces", "Released work that is not done yet", &["mount"])?,
             backlog_bytes: gauges("syncline_backlog_bytes", "Bytes of released work that is not done yet", &["mount"])?,
             database_bytes: gauges("syncline_database_bytes", "Bytes of databases on disk, their logs included", &["mount"])?,
+            log_bytes: gauges("syncline_database_log_bytes", "Bytes of the write-ahead logs of databases", &["mount"])?,
+            snapshot_seconds: gauges("syncline_snapshot_seconds", "How long the oldest snapshot has been open", &["mount"])?,
+            quota_bytes: gauges("syncline_quota_bytes", "The quota; 0: none", &["mount"])?,
+            quota_used_bytes: gauges("syncline_quota_used_bytes", "What of the quota is used; 0 where there is none", &["mount"])?,
             jobs: counter("syncline_jobs_total", "Durable jobs that fired, by how they ended", &["mount", "result"])?,
             connections,
             connections_total: counter("syncline_connections_total", "Connections accepted", &["mount"])?,
@@ -192,7 +222,7 @@ impl Metrics {
     }
 
     pub(crate) fn database_size(&self, mount: &str, size_bytes: u64) {
-        self.database_bytes.with_label_values(&[mount]).set(i64::try_from(size_bytes).unwrap_or(i64::MAX));
+        set(&self.database_bytes, mount, size_bytes);
     }
 
     /// A backup has ended; when, if it succeeded (milliseconds since 1970).
@@ -216,6 +246,18 @@ impl Metrics {
     pub(crate) fn http_connection(&self) -> OpenConnection {
         self.http_connections.inc();
         OpenConnection(self.http_connections.clone())
+    }
+
+    /// What the databases of a mount take beside their content.
+    pub(crate) fn usage(&self, mount: &str, usage: MountUsage) {
+        set(&self.log_bytes, mount, usage.log_bytes);
+        set(&self.snapshot_seconds, mount, usage.snapshot_age.as_secs());
+    }
+
+    /// The quota of a mount, and what of it is used.
+    pub(crate) fn quota(&self, mount: &str, bytes_max: u64, used_bytes: u64) {
+        set(&self.quota_bytes, mount, bytes_max);
+        set(&self.quota_used_bytes, mount, used_bytes);
     }
 
     pub(crate) fn connected(&self, mount: &str) {
@@ -262,7 +304,10 @@ impl Metrics {
 
     pub(crate) fn component_counter(&self, mount: &str, name: &str, labels: &[(String, String)], value: f64) {
         let mut component = self.component.lock();
-        let room = component.len() < COMPONENT_METRICS_MAX;
+        if !component.takes(mount, name, labels) {
+            return;
+        }
+        let room = component.has_room();
         let (names, values) = with_mount(mount, labels);
         let make = || CounterVec::new(Opts::new(name, name), &names);
         let counter = registered(&self.registry, &mut component.counters, name, room, make);
@@ -276,7 +321,10 @@ impl Metrics {
 
     pub(crate) fn component_gauge(&self, mount: &str, name: &str, labels: &[(String, String)], value: f64) {
         let mut component = self.component.lock();
-        let room = component.len() < COMPONENT_METRICS_MAX;
+        if !component.takes(mount, name, labels) {
+            return;
+        }
+        let room = component.has_room();
         let (names, values) = with_mount(mount, labels);
         let make = || GaugeVec::new(Opts::new(name, name), &names);
         let gauge = registered(&self.registry, &mut component.gauges, name, room, make);
@@ -287,7 +335,10 @@ impl Metrics {
 
     pub(crate) fn component_histogram(&self, mount: &str, name: &str, labels: &[(String, String)], value: f64) {
         let mut component = self.component.lock();
-        let room = component.len() < COMPONENT_METRICS_MAX;
+        if !component.takes(mount, name, labels) {
+            return;
+        }
+        let room = component.has_room();
         let (names, values) = with_mount(mount, labels);
         let make = || HistogramVec::new(HistogramOpts::new(name, name), &names);
         let histogram = registered(&self.registry, &mut component.histograms, name, room, make);
@@ -329,6 +380,10 @@ impl Drop for OpenConnection {
     }
 }
 
+fn set(gauges: &IntGaugeVec, mount: &str, value: u64) {
+    gauges.with_label_values(&[mount]).set(i64::try_from(value).unwrap_or(i64::MAX));
+}
+
 fn with_mount<'a>(mount: &'a str, labels: &'a [(String, String)]) -> (Vec<&'a str>, Vec<&'a str>) {
     let names = std::iter::once("mount").chain(labels.iter().map(|(name, _)| name.as_str())).collect();
     let values = std::iter::once(mount).chain(labels.iter().map(|(_, value)| value.as_str())).collect();
@@ -344,10 +399,11 @@ fn registered<'a, M: Clone + prometheus::core::Collector + 'static>(
     make: impl FnOnce() -> Result<M, prometheus::Error>,
 ) -> Option<&'a M> {
     if !known.contains_key(name) {
-        let made = make().and_then(|metric| registry.register(Box::new(metric.clone())).map(|()| metric));
-        match made {
-            Ok(metric) if room => known.insert(name.to_owned(), metric),
-            Ok(_) => None,
+        if !room {
+            return None;
+        }
+        match make().and_then(|metric| registry.register(Box::new(metric.clone())).map(|()| metric)) {
+            Ok(metric) => known.insert(name.to_owned(), metric),
             Err(error) => {
                 tracing::debug!(name, %error, "a metric of the component was dropped");
                 None

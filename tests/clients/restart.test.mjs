@@ -9,32 +9,38 @@ import { pause, until } from "./harness/wait.mjs";
 
 const SCALE = Number(process.env.SYNCLINE_TEST_SCALE ?? 1);
 const KILLS = 3 * SCALE;
+// Real clients take seconds to come back.
+const CLIENT_KILLS = 2 * SCALE;
 const DOCUMENTS = 5;
 const UPDATES_IN_FLIGHT = 8;
+const LARGE_CHARACTERS = 220_000;
 
-async function survives(stage, end) {
+/** Two clients type while the server ends and comes back, so many times. */
+async function survives(stage, times, end) {
   const clients = await stage.clients(["ann", "bob"]);
   clients[0].insert("-");
   await converged(clients);
   await Promise.all(clients.map((client) => client.type("w".repeat(10), stage.random, { patient: true })));
   await converged(clients);
-  const typing = Promise.all(clients.map((client) => client.type("t".repeat(40), stage.random)));
-  await pause(stage.random(100, 400));
-  await end(stage.server);
-  await until("everybody notices", clients, () => clients.every((client) => client.state() !== "connected"));
-  await stage.server.start();
-  await typing;
-  assert.equal((await converged(clients)).length, 1 + 20 + 80);
-  for (const client of clients) assert.ok(client.reconnectCount >= 1);
+  for (let time = 1; time <= times; time += 1) {
+    const typing = Promise.all(clients.map((client) => client.type("t".repeat(40), stage.random)));
+    await pause(stage.random(100, 400));
+    await end(stage.server);
+    await until("everybody notices", clients, () => clients.every((client) => client.state() !== "connected"));
+    await stage.server.start();
+    await typing;
+    assert.equal((await converged(clients)).length, 1 + 20 + 80 * time);
+  }
+  for (const client of clients) assert.ok(client.reconnectCount >= times);
   const late = stage.client("late");
   await converged([...clients, late]);
 }
 
 story("clients reconnect after a restart with SIGTERM, and no key is lost", (stage) =>
-  survives(stage, async (server) => assert.equal(await server.terminate(), 0)), { ownServer: true });
+  survives(stage, 1, async (server) => assert.equal(await server.terminate(), 0)), { ownServer: true });
 
-story("clients reconnect after kill -9, and no key is lost", (stage) =>
-  survives(stage, (server) => server.kill()), { ownServer: true });
+story(`clients reconnect after kill -9, and no key is lost (${CLIENT_KILLS} kills)`, (stage) =>
+  survives(stage, CLIENT_KILLS, (server) => server.kill()), { ownServer: true, scale: SCALE });
 
 story("what was acknowledged before SIGTERM is there, and the sockets close with 1001", async (stage) => {
   const writer = await stage.writer("ann");
@@ -56,8 +62,10 @@ async function writeOn(stage, writer) {
   for (let count = 0; !writer.closed; count += 1) {
     await writer.waitFor("room, or the end", () => writer.closed || (!writer.snapshotInFlight && writer.inFlightCount < UPDATES_IN_FLIGHT));
     if (writer.closed) return;
-    if (stage.random(1, 40) === 1) writer.snapshot(`snapshot after ${count}`);
-    else writer.update(`update ${count}`);
+    // Some contents are so large that the server keeps them as objects.
+    const more = stage.random(1, 30) === 1 ? "x".repeat(LARGE_CHARACTERS) : "";
+    if (stage.random(1, 40) === 1) writer.snapshot(`snapshot after ${count} ${more}`);
+    else writer.update(`update ${count} ${more}`);
   }
 }
 

@@ -8,8 +8,9 @@ pub mod process;
 pub mod secsync;
 pub mod server;
 pub mod socket;
+pub mod tls;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long a test waits for something that must happen.
 pub const DEADLINE: Duration = Duration::from_secs(20);
@@ -17,4 +18,16 @@ pub const DEADLINE: Duration = Duration::from_secs(20);
 /// How much more than the least long runs do (`SYNCLINE_TEST_SCALE`, 1 by default).
 pub fn scale() -> u32 {
     std::env::var("SYNCLINE_TEST_SCALE").ok().and_then(|scale| scale.parse().ok()).unwrap_or(1)
+}
+
+/// Asks again and again, with a deadline, until there is an answer. For what tells nobody that it changed.
+pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut poll: impl FnMut() -> F) -> T {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        if let Some(found) = poll().await {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "{what} did not happen within the deadline");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }

@@ -1,5 +1,6 @@
 //! A server in this process, with any backends.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -11,6 +12,7 @@ use syncline::pubsub::memory::MemoryPubSub;
 use syncline::runtime::{Backends, GUEST_COMPONENT, MountSettings, Reloaded, Runtime, RuntimeError, RuntimeSettings};
 use syncline::server::address::Network;
 use syncline::server::limits::Limits;
+use syncline::server::tls::TlsFiles;
 use syncline::server::{Server, ServerSettings};
 use syncline::storage::Storage;
 use syncline::storage::memory::{MemoryKeyValue, MemoryObjects};
@@ -38,6 +40,8 @@ pub struct Setup {
     pub runtime: RuntimeSettings,
     /// For `/metrics`.
     pub admin_token: Option<String>,
+    /// Certificates by listener; the main one is `127.0.0.1:0`.
+    pub tls: BTreeMap<String, TlsFiles>,
     /// What clients may take.
     pub limits: Limits,
     /// Proxies that are believed.
@@ -55,6 +59,7 @@ impl Default for Setup {
             pubsub: None,
             runtime: RuntimeSettings { cache: Some(compilation_cache()), ..RuntimeSettings::default() },
             admin_token: None,
+            tls: BTreeMap::new(),
             limits: Limits::default(),
             trusted_proxies: Vec::new(),
             folder: None,
@@ -71,7 +76,7 @@ pub fn compilation_cache() -> std::path::PathBuf {
 pub fn secsync_mount(name: &str, settings: Value) -> MountSettings {
     let mut settings: Map<String, Value> = settings.as_object().cloned().unwrap_or_default();
     settings.entry("path").or_insert_with(|| format!("/{name}").into());
-    MountSettings { name: name.into(), protocol: "secsync".into(), settings, app: None, listen: "127.0.0.1:0".into() }
+    MountSettings { name: name.into(), protocol: "secsync".into(), settings, app: None, listen: "127.0.0.1:0".into(), quota_bytes: None }
 }
 
 impl TestServer {
@@ -106,6 +111,7 @@ impl TestServer {
         let settings = ServerSettings {
             listen: "127.0.0.1:0".into(),
             admin_token: setup.admin_token,
+            tls: setup.tls,
             limits: setup.limits,
             trusted_proxies: setup.trusted_proxies,
         };
@@ -125,6 +131,11 @@ impl TestServer {
             server.stop().await;
         }
         self.folder.clone()
+    }
+
+    /// The server itself.
+    pub fn server(&self) -> &Server {
+        self.server.as_ref().expect("the server was not stopped")
     }
 
     /// Where it listens, the main listener first.

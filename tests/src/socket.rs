@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
@@ -11,9 +12,9 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 
 use crate::DEADLINE;
 
-/// A WebSocket of a test.
-pub struct Socket {
-    inner: WebSocketStream<TcpStream>,
+/// A WebSocket of a test, over TCP or another stream.
+pub struct Socket<S = TcpStream> {
+    inner: WebSocketStream<S>,
 }
 
 /// What came from the server.
@@ -39,8 +40,19 @@ impl Socket {
     pub async fn try_connect(address: SocketAddr, path_and_query: &str) -> Result<Self, Error> {
         let stream = TcpStream::connect(address).await.map_err(Error::Io)?;
         stream.set_nodelay(true).map_err(Error::Io)?;
+        Self::over(stream, &format!("ws://{address}{path_and_query}")).await
+    }
+
+    /// The TCP stream below.
+    pub fn stream(&mut self) -> &mut TcpStream {
+        self.inner.get_mut()
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
+    /// Makes the handshake on a stream.
+    pub async fn over(stream: S, url: &str) -> Result<Self, Error> {
         let config = WebSocketConfig::default().max_message_size(None).max_frame_size(None);
-        let url = format!("ws://{address}{path_and_query}");
         let connecting = tokio_tungstenite::client_async_with_config(url, stream, Some(config));
         let (inner, _) = tokio::time::timeout(DEADLINE, connecting).await.expect("the upgrade is answered")?;
         Ok(Self { inner })
@@ -106,10 +118,5 @@ impl Socket {
         // The server may have been faster.
         let _ = self.inner.close(None).await;
         while !matches!(self.receive().await, Received::End | Received::Close(_)) {}
-    }
-
-    /// The TCP stream below.
-    pub fn stream(&mut self) -> &mut TcpStream {
-        self.inner.get_mut()
     }
 }

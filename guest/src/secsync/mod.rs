@@ -3,7 +3,7 @@
 //! This file wires the room to the registry; the way through it is
 //! `connect` (upgrade, the `document` frame) or `receive` → `snapshot` | `update` | `ephemeral` → `deliver`.
 //! `frames`, `public_data` and `verify` judge what came in, `store` and `reading` hold the statements, `settings`, `policy` and
-//! `plan` what was configured, `retention` what is dropped.
+//! `plan` what was configured, `retention` and `sweep` what is dropped.
 //!
 //! Promise: a reply or a broadcast leaves only after what it tells of is committed.
 //! Invariant: decisions (`decide`, `answer`, `lacking`, `Access`) see no database, no clock and no connection.
@@ -29,6 +29,7 @@ pub mod server_messages;
 pub mod settings;
 pub mod snapshot;
 pub mod store;
+pub mod sweep;
 pub mod update;
 pub mod verify;
 
@@ -98,6 +99,7 @@ impl Mount for SecsyncMount {
         let started = self.with(imports, 0, |call| {
             store::create_tables(call)?;
             retention::start(call);
+            sweep::start(call);
             Ok::<(), Failure>(())
         });
         started.and_then(|created| created).map(|()| None).map_err(|failure| failure.to_string())
@@ -124,7 +126,12 @@ impl Mount for SecsyncMount {
         self.with(imports, 0, |call| deliver::refill(call, topic, key, after)).unwrap_or_else(|_| vec![deliver::reconnect(topic)])
     }
 
-    fn fire(&self, imports: Imports<'_>, name: &str, _payload: Vec<u8>, _cursor: Option<Vec<u8>>) -> Option<Vec<u8>> {
-        self.with(imports, 0, |call| retention::fire(call, name)).ok().flatten()
+    fn fire(&self, imports: Imports<'_>, name: &str, _payload: Vec<u8>, cursor: Option<Vec<u8>>) -> Option<Vec<u8>> {
+        let fired = self.with(imports, 0, |call| match name {
+            retention::RETENTION_JOB => retention::fire(call),
+            sweep::SWEEP_JOB => sweep::fire(call, cursor),
+            _ => None,
+        });
+        fired.ok().flatten()
     }
 }

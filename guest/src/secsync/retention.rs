@@ -5,14 +5,18 @@
 
 use super::failure::Failure;
 use super::settings::Retention;
-use super::store::Call;
+use super::store::{Call, OBJECT_COLUMNS};
 use crate::imports::{Transaction, Value};
 
 /// The daily job.
 pub const RETENTION_JOB: &str = "retention";
 
-const MINUTE_MS: u64 = 60_000;
-const DAY_MS: u64 = 24 * 60 * MINUTE_MS;
+/// When a job runs first after a start: soon, but not while clients come back.
+pub const FIRST_RUN_MS: u64 = 5_000;
+/// An hour.
+pub const HOUR_MS: u64 = 3_600_000;
+/// A day.
+pub const DAY_MS: u64 = 24 * HOUR_MS;
 /// Snapshots whose contents one step drops: a snapshot may have thousands of updates, and a transaction is to be short.
 const SNAPSHOTS_PER_STEP: u32 = 8;
 
@@ -21,7 +25,7 @@ pub fn start(call: &Call<'_>) {
     let pubsub = call.imports.pubsub;
     match call.settings.retention {
         Some(Retention { max_age_days: Some(_), .. }) => {
-            pubsub.schedule(RETENTION_JOB, call.imports.now_ms.saturating_add(10 * MINUTE_MS), Vec::new());
+            pubsub.schedule(RETENTION_JOB, call.imports.now_ms.saturating_add(FIRST_RUN_MS), Vec::new());
         }
         _ => pubsub.cancel(RETENTION_JOB),
     }
@@ -56,11 +60,7 @@ pub fn after_snapshot(call: &Call<'_>, transaction: &dyn Transaction, doc_id: &s
 fn drop_contents(call: &Call<'_>, transaction: &dyn Transaction, which: &str, parameters: &[Value]) -> Result<Dropped, Failure> {
     let selection = format!("IN (SELECT id FROM {{}}ss_snapshots WHERE {which} LIMIT {SNAPSHOTS_PER_STEP})");
     let mut object_keys = Vec::new();
-    for (column, table, id) in [
-        ("object_key", "ss_updates", "snapshot_id"),
-        ("object_key", "ss_snapshots", "id"),
-        ("server_data_object_key", "ss_snapshots", "id"),
-    ] {
+    for (column, table, id) in OBJECT_COLUMNS {
         let template = format!("SELECT {column} FROM {{}}{table} WHERE {column} IS NOT NULL AND {id} {selection}");
         for mut row in call.rows(transaction, &template, parameters.iter().cloned())? {
             object_keys.push(row.text()?);
@@ -77,17 +77,17 @@ fn drop_contents(call: &Call<'_>, transaction: &dyn Transaction, which: &str, pa
 }
 
 /// The daily job is due: one step of it. Gives a cursor as long as there is more to do.
-pub fn fire(call: &Call<'_>, name: &str) -> Option<Vec<u8>> {
-    let days = call.settings.retention.and_then(|retention| retention.max_age_days).filter(|_| name == RETENTION_JOB)?;
+pub fn fire(call: &Call<'_>) -> Option<Vec<u8>> {
+    let days = call.settings.retention.and_then(|retention| retention.max_age_days)?;
     let again_ms = match drop_old(call, days) {
         Ok(true) => return Some(vec![1]),
         Ok(false) => DAY_MS,
         Err(failure) => {
-            call.log_failure(name, &failure);
-            60 * MINUTE_MS
+            call.log_failure(RETENTION_JOB, &failure);
+            HOUR_MS
         }
     };
-    call.imports.pubsub.schedule(name, call.imports.now_ms.saturating_add(again_ms), Vec::new());
+    call.imports.pubsub.schedule(RETENTION_JOB, call.imports.now_ms.saturating_add(again_ms), Vec::new());
     None
 }
 

@@ -14,6 +14,11 @@ use crate::sql::Sql;
 
 /// The database of a mount.
 pub const DATABASE: &str = "secsync";
+/// The beginning of the key of every object.
+pub const OBJECT_PREFIX: &str = "ss/";
+/// Where rows name objects: the column, its table, and the column with the snapshot's id.
+pub const OBJECT_COLUMNS: [(&str, &str, &str); 3] =
+    [("object_key", "ss_updates", "snapshot_id"), ("object_key", "ss_snapshots", "id"), ("server_data_object_key", "ss_snapshots", "id")];
 /// The format of the tables; a newer one is refused.
 const FORMAT: i64 = 1;
 /// Contents above this lie in objects: rows stay small enough for pages, caches and replication.
@@ -30,6 +35,11 @@ const TABLES: &[&str] = &[
     "CREATE TABLE IF NOT EXISTS {}ss_updates (snapshot_id TEXT NOT NULL, seq BIGINT NOT NULL, pub_key TEXT NOT NULL, clock BIGINT NOT NULL, \
      signature TEXT NOT NULL, body TEXT, object_key TEXT, PRIMARY KEY (snapshot_id, seq))",
     "CREATE UNIQUE INDEX IF NOT EXISTS {}ss_updates_clocks ON {}ss_updates (snapshot_id, pub_key, clock)",
+    // For the sweep of objects that nothing names.
+    "CREATE INDEX IF NOT EXISTS {}ss_updates_objects ON {}ss_updates (object_key) WHERE object_key IS NOT NULL",
+    "CREATE INDEX IF NOT EXISTS {}ss_snapshots_objects ON {}ss_snapshots (object_key) WHERE object_key IS NOT NULL",
+    "CREATE INDEX IF NOT EXISTS {}ss_snapshots_server_data ON {}ss_snapshots (server_data_object_key) \
+     WHERE server_data_object_key IS NOT NULL",
 ];
 
 /// What one call of the host works with.
@@ -78,7 +88,7 @@ impl Call<'_> {
         }
         let attempt = self.objects_written.get();
         self.objects_written.set(attempt.wrapping_add(1));
-        let key = format!("ss/{}-{}-{}-{attempt}", verify::hash(&text), self.connection, self.imports.now_ms);
+        let key = format!("{OBJECT_PREFIX}{}-{}-{}-{attempt}", verify::hash(&text), self.connection, self.imports.now_ms);
         self.imports.storage.write_object(&key, "application/json", text.into_bytes())?;
         Ok(Content::Object(key))
     }

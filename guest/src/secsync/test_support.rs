@@ -184,6 +184,8 @@ fn unused() -> ! {
 #[derive(Default)]
 pub struct TestStorage {
     pub objects: RefCell<BTreeMap<String, Vec<u8>>>,
+    /// When a listing says that objects were made.
+    pub created_ms: Cell<u64>,
 }
 
 impl Storage for TestStorage {
@@ -221,8 +223,17 @@ impl Storage for TestStorage {
         self.objects.borrow_mut().remove(key);
         Ok(())
     }
-    fn list_objects(&self, _: &str, _: Option<&str>, _: u32) -> Result<Vec<(String, ObjectInfo)>, StorageError> {
-        unused()
+    fn list_objects(&self, prefix: &str, after: Option<&str>, limit: u32) -> Result<Vec<(String, ObjectInfo)>, StorageError> {
+        let objects = self.objects.borrow();
+        let wanted = objects.iter().filter(|(key, _)| key.starts_with(prefix) && after.is_none_or(|after| key.as_str() > after));
+        let info = |content: &Vec<u8>| ObjectInfo {
+            size: content.len() as u64,
+            content_type: String::new(),
+            sha256: None,
+            created: self.created_ms.get(),
+            etag: String::new(),
+        };
+        Ok(wanted.take(limit as usize).map(|(key, content)| (key.clone(), info(content))).collect())
     }
 }
 

@@ -139,7 +139,7 @@ async fn databases_that_nobody_has_open_belong_to_it_and_files_of_others_do_not(
     let folder = backup.path().join("new/backup");
     let manifest = back_up(&backends, &folder, CallOff::default()).await.unwrap();
     let paths: Vec<_> = manifest.files.iter().map(|file| file.path.as_str()).collect();
-    assert_eq!(paths, ["keyvalue.sqlite", "syncline/closed.sqlite"]);
+    assert_eq!(paths, ["format.json", "keyvalue.sqlite", "syncline/closed.sqlite"]);
     assert_eq!(check(&folder).unwrap(), manifest);
     let restored = backup.path().join("restored");
     restore(&folder, &restored).unwrap();

@@ -8,6 +8,7 @@ use super::ServeArguments;
 pub async fn run(arguments: ServeArguments) -> anyhow::Result<()> {
     let config = arguments.config()?;
     let mut warnings = config.check()?;
+    config.server_settings()?.check()?;
     let mounts = config.mount_settings()?;
     let mut settings = config.runtime_settings();
     settings.cache = None;

@@ -25,8 +25,11 @@ pub async fn run(arguments: ServeArguments) -> anyhow::Result<()> {
         tracing::warn!("{warning}");
     }
     raise_descriptor_limit();
+    // A file at the limit of its size is then an error of one write, not the end of the process.
+    let _file_size = signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?;
     let mounts = config.mount_settings()?;
     let server_settings = config.server_settings()?;
+    server_settings.check()?;
     let data = config.take_data_folder()?;
     let backends = config.open_backends().await?;
     let runtime = Runtime::start(&config.component()?, config.runtime_settings(), &mounts, backends).await?;
@@ -95,7 +98,10 @@ async fn reload(arguments: &ServeArguments, running: &Config, server: &ServerHan
     let warnings = config.check()?;
     let fixed = running.restart_keys(&config);
     anyhow::ensure!(fixed.is_empty(), "only a restart can change {}", fixed.join(", "));
-    Ok((server.reload(&config.component()?, &config.mount_settings()?).await?, warnings))
+    let certificates = server.read_certificates()?;
+    let reloaded = server.reload(&config.component()?, &config.mount_settings()?).await?;
+    certificates.exchange();
+    Ok((reloaded, warnings))
 }
 
 async fn stop(server: Server, control: Option<ControlServer>) {

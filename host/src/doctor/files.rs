@@ -8,7 +8,8 @@ use rusqlite::{Connection, OpenFlags};
 use super::Check;
 use crate::backup::restore::UNFINISHED;
 use crate::executor::sqlite::backup::find_databases;
-use crate::executor::sqlite::connection::{DATABASE_FORMAT, FileFormat};
+use crate::executor::sqlite::folder::is_of_known_format;
+use crate::executor::sqlite::format::{DATABASE_FORMAT, FileFormat};
 use crate::storage::StorageError;
 use crate::storage::files::{object_files, verify_object};
 use crate::storage::sqlite::{FILE as KEYVALUE, FORMAT as KEYVALUE_FORMAT};
@@ -35,6 +36,9 @@ pub(super) fn data_folder(data: &Path) -> Vec<Check> {
     let mut checks = Vec::new();
     if data.join(UNFINISHED).exists() {
         checks.push(Check::failed(subject, format!("a restore into {shown} was not finished: empty it and restore again")));
+    }
+    if let Err(error) = is_of_known_format(data) {
+        checks.push(Check::failed(subject, error.to_string()));
     }
     match rustix::fs::access(data, rustix::fs::Access::READ_OK | rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK) {
         Err(error) => checks.push(Check::failed(subject, format!("{shown} cannot be used by this user: {error}"))),
@@ -78,12 +82,12 @@ fn check_database(path: &Path, format: FileFormat) -> Result<(), String> {
     let damaged = |error: &dyn std::fmt::Display| format!("{shown} is damaged ({error}): {RESTORE}");
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).map_err(|error| format!("{shown} cannot be opened: {error}"))?;
+    if std::fs::metadata(path).is_ok_and(|metadata| metadata.len() == 0) {
+        // SQLite would take it for a new one.
+        return Err(damaged(&"it is empty"));
+    }
     let number = |name: &str| connection.query_row(name, [], |row| row.get::<_, i32>(0)).map_err(|error| damaged(&error));
     let (application, version) = (number("PRAGMA application_id")?.cast_unsigned(), number("PRAGMA user_version")?.cast_unsigned());
-    if application == 0 && version == 0 && number("SELECT count(*) FROM sqlite_schema")? == 0 {
-        // Its making was cut short; the next start goes on.
-        return Ok(());
-    }
     if application != format.application {
         return Err(format!("{shown} is not a file of this program: move it away"));
     }

@@ -99,6 +99,8 @@ async fn configuration(config: &Config) -> Vec<Check> {
     settings.cache = None;
     let checked = async {
         let mut warnings = config.check().map_err(|error| error.to_string())?;
+        let server = config.server_settings().map_err(|error| error.to_string())?;
+        server.check().map_err(|error| error.to_string())?;
         let mounts = config.mount_settings().map_err(|error| error.to_string())?;
         let component = config.component().map_err(|error| error.to_string())?;
         let checker = Checker::new(&component, settings).map_err(|error| error.to_string())?;

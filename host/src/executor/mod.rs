@@ -7,6 +7,7 @@
 //! everything that rests on the group until the executor reports it [`GroupObserver::settled`].
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -80,6 +81,23 @@ pub struct RowSet {
     pub truncated: bool,
 }
 
+impl RowSet {
+    /// Bytes of texts and blobs in it.
+    fn content_bytes(&self) -> usize {
+        let cell = |value: &Value| match value {
+            Value::Text(text) => text.len(),
+            Value::Blob(bytes) => bytes.len(),
+            Value::Null | Value::Integer(_) | Value::Real(_) => 0,
+        };
+        self.rows.iter().flatten().map(cell).sum()
+    }
+}
+
+/// Bytes, and rows, that the results of one batch may have together.
+const BATCH_BYTES_MAX: usize = 64 << 20;
+/// See [`BATCH_BYTES_MAX`].
+const BATCH_ROWS_MAX: usize = 1_000_000;
+
 /// Which kind of constraint refused a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConstraintKind {
@@ -136,8 +154,28 @@ pub trait Executor: Send + Sync + 'static {
         Ok(None)
     }
 
+    /// What the databases of a mount hold, in bytes, for its quota: opened or not, without space that is free. Asked for
+    /// every write of a mount with a quota, so it must be cheap. None: this backend cannot tell, so there are no quotas.
+    fn database_bytes(&self, _mount: &str) -> Option<u64> {
+        None
+    }
+
+    /// What the databases of a mount take beside their content, for the metrics.
+    fn usage(&self, _mount: &str) -> MountUsage {
+        MountUsage::default()
+    }
+
     /// The host stops: every open group is settled when this returns.
     async fn close(&self);
+}
+
+/// See [`Executor::usage`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MountUsage {
+    /// Bytes of the write-ahead logs.
+    pub log_bytes: u64,
+    /// How long the oldest snapshot has been open.
+    pub snapshot_age: Duration,
 }
 
 /// Learns which groups became durable.
@@ -208,9 +246,14 @@ pub trait Transaction: Send {
 
     /// Runs several in order, up to the first error.
     async fn execute_batch(&mut self, statements: &[Statement]) -> Result<Vec<RowSet>, ExecutorError> {
-        let mut results = Vec::with_capacity(statements.len());
+        let (mut results, mut bytes, mut rows) = (Vec::with_capacity(statements.len()), 0, 0);
         for statement in statements {
-            results.push(self.execute(statement, None).await?);
+            let result = self.execute(statement, None).await?;
+            (bytes, rows) = (bytes + result.content_bytes(), rows + result.rows.len());
+            if bytes > BATCH_BYTES_MAX || rows > BATCH_ROWS_MAX {
+                return Err(ExecutorError::Limit("size of the results of a batch".into()));
+            }
+            results.push(result);
         }
         Ok(results)
     }

@@ -12,14 +12,16 @@ use wasmtime::Store;
 use super::bindings::guest::GuestPre;
 use super::engine::RuntimeEngine;
 use super::imports::app::App;
+use super::limits;
 use super::plans::Plan;
+use super::quota::Quota;
 use super::revision::{Identity, Revision};
 use super::state::{State, bound};
 use super::{EMPTY_APP_COMPONENT, MountSettings, OWN_NAME, RuntimeError, RuntimeSettings};
 use crate::config::message::without_value;
 
 /// Time to check the settings of one mount.
-const CHECK_DEADLINE: Duration = Duration::from_secs(10);
+const CHECK_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Checks settings of mounts without touching anything.
 pub struct Checker {
@@ -48,8 +50,8 @@ pub(super) struct Checked {
 
 impl Checked {
     /// Ready to run, under a number.
-    pub(super) fn into_revision(self, number: u64) -> Arc<Revision> {
-        Arc::new(Revision { number, plan: self.plan, app: self.app, pre: self.pre, identity: self.identity })
+    pub(super) fn into_revision(self, number: u64, quota: Option<Arc<Quota>>) -> Arc<Revision> {
+        Arc::new(Revision { number, plan: self.plan, app: self.app, pre: self.pre, quota, identity: self.identity })
     }
 
     /// Settings that have no effect, or a dangerous one.
@@ -84,14 +86,18 @@ impl Checker {
     async fn check(&self, mount: &MountSettings) -> Result<Checked, RuntimeError> {
         let mut store =
             Store::new(self.pre.engine(), State::unbound(&self.settings.environment, self.settings.engine.instance_memory_bytes));
-        bound(&mut store);
+        bound(&mut store, limits::TRANSFER_BYTES_MAX);
         store.data_mut().deadline = Instant::now() + CHECK_DEADLINE;
         let guest = self.pre.instantiate_async(&mut store).await.map_err(RuntimeError::component)?;
         let settings = serde_json::Value::Object(mount.settings.clone()).to_string();
         let checked = guest.syncline_sync_mounts().call_check(&mut store, &mount.protocol, &settings).await;
-        let plan = checked.map_err(RuntimeError::component)?.map_err(|problems| refused(mount, &problems))?;
+        let fell = |error: wasmtime::Error| {
+            let reason = format!("check: {}", limits::loggable(&error.root_cause().to_string()));
+            RuntimeError::Start { mount: mount.name.clone(), reason }
+        };
+        let plan = limits::within_limits(checked.map_err(fell)?.map_err(|problems| refused(mount, &problems))?);
         let (app, app_digest) = self.app(mount)?;
-        let identity = Identity { component_digest: self.component_digest, app_digest, settings };
+        let identity = Identity { component_digest: self.component_digest, app_digest, settings, quota_bytes: mount.quota_bytes };
         Ok(Checked { plan, app: Arc::new(app), pre: self.pre.clone(), identity })
     }
 

@@ -1,8 +1,6 @@
 //! The wasmtime engine: pooled instances, epoch deadlines, compiled code from the cache.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use wasmtime::component::{Component, Linker};
@@ -42,22 +40,14 @@ pub struct RuntimeEngine {
     engine: Engine,
     guest_linker: Linker<State>,
     app_linker: Linker<AppState>,
-    stop_ticking: Arc<AtomicBool>,
-}
-
-impl Drop for RuntimeEngine {
-    fn drop(&mut self) {
-        self.stop_ticking.store(true, Ordering::Relaxed);
-    }
 }
 
 impl RuntimeEngine {
     /// An engine; compiled code is kept below `cache` where one is given.
     pub fn new(settings: &EngineSettings, cache: Option<&Path>) -> Result<Self, RuntimeError> {
         let engine = start_engine(settings, cache)?;
-        let stop_ticking = Arc::new(AtomicBool::new(false));
         if let Some(interval) = settings.tick {
-            tick(engine.weak(), interval, Arc::downgrade(&stop_ticking));
+            tick(engine.weak(), interval);
         }
 
         let mut guest_linker = Linker::<State>::new(&engine);
@@ -66,7 +56,7 @@ impl RuntimeEngine {
             .map_err(RuntimeError::engine)?;
         let mut app_linker = Linker::<AppState>::new(&engine);
         wasmtime_wasi::p2::add_to_linker_async(&mut app_linker).map_err(RuntimeError::engine)?;
-        Ok(Self { engine, guest_linker, app_linker, stop_ticking })
+        Ok(Self { engine, guest_linker, app_linker })
     }
 
     /// The engine itself.
@@ -130,16 +120,14 @@ fn engine_config(settings: &EngineSettings, cache: Option<&Path>, reservation_by
     Ok(config)
 }
 
-/// Grows the epoch for as long as the engine lives, on a thread of its own: a busy runtime must not stop the clock
-/// that stops it.
-fn tick(engine: wasmtime::EngineWeak, interval: Duration, stop: Weak<AtomicBool>) {
+/// Grows the epoch for as long as the engine lives, on a thread of its own: a busy runtime must not stop the clock that
+/// stops it. The engine lives as long as any instance: a call that outlives the run time still meets its deadline.
+fn tick(engine: wasmtime::EngineWeak, interval: Duration) {
     let run = move || {
-        while stop.upgrade().is_some_and(|stop| !stop.load(Ordering::Relaxed)) {
+        while let Some(engine) = engine.upgrade() {
+            engine.increment_epoch();
+            drop(engine);
             std::thread::sleep(interval);
-            match engine.upgrade() {
-                Some(engine) => engine.increment_epoch(),
-                None => break,
-            }
         }
     };
     if let Err(error) = std::thread::Builder::new().name("epoch".into()).spawn(run) {

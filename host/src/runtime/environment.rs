@@ -8,6 +8,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use rand::TryRng;
 use wasmtime_wasi::{HostMonotonicClock, HostWallClock, WasiCtx};
 
+use super::standard_error::StandardError;
+
 /// Time and randomness of the run time and of the components in it. Timers are those of tokio: a simulation pauses
 /// tokio's clock and lets this one follow it.
 pub trait Environment: Debug + Send + Sync + 'static {
@@ -46,10 +48,10 @@ impl Environment for SystemEnvironment {
 }
 
 /// What a component gets of WASI: nothing but clocks, random numbers and standard error for messages of a panic.
-pub(super) fn wasi_context(environment: &Arc<dyn Environment>) -> WasiCtx {
+pub(super) fn wasi_context(environment: &Arc<dyn Environment>, standard_error: &StandardError) -> WasiCtx {
     let source = || Source(environment.clone());
     WasiCtx::builder()
-        .inherit_stderr()
+        .stderr(standard_error.clone())
         .wall_clock(source())
         .monotonic_clock(source())
         .secure_random(source())

@@ -1,9 +1,10 @@
 //! From a publication to the queues of its subscribers.
 
+use std::collections::VecDeque;
+use std::collections::hash_map::Entry;
 use std::sync::{Arc, OnceLock, Weak};
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
 
 use super::bindings::guest::exports::syncline::sync::socket::{Deliveries, Group, GroupOutcome, Part, Template};
 use super::bindings::guest::syncline::host::pubsub as wit;
@@ -29,6 +30,13 @@ struct Target {
     connection: Arc<Connection>,
     /// Its place in the queue, as long as it is still there.
     slot: Weak<OnceLock<Filled>>,
+}
+
+/// What the component made of a publication.
+struct Encoded {
+    /// With the frame itself where it is the same for all.
+    templates: Vec<(Option<Frame>, Template)>,
+    outcomes: Vec<GroupOutcome>,
 }
 
 impl MountCore {
@@ -81,8 +89,20 @@ impl MountCore {
         self.metrics.published(&self.name);
         if !targets.is_empty() {
             self.backlog.add(publication.message.len());
-            // The worker ends with the mount; then nobody waits for the slots any more.
-            let _ = self.deliveries.send(DeliverJob { publication, groups, targets });
+            self.deliver_later(DeliverJob { publication, groups, targets });
+        }
+    }
+
+    /// Publications of a topic are encoded one after the other, those of different topics beside each other: one that
+    /// loops holds up its own topic only. The order among all of them is kept by the slots.
+    fn deliver_later(&self, job: DeliverJob) {
+        match self.deliveries.lock().entry(job.publication.topic.clone()) {
+            Entry::Occupied(mut waiting) => waiting.get_mut().push_back(job),
+            Entry::Vacant(free) => {
+                let topic = free.key().clone();
+                free.insert(VecDeque::from([job]));
+                self.runtime.spawn(deliver_topic(self.myself.clone(), topic));
+            }
         }
     }
 
@@ -96,7 +116,7 @@ impl MountCore {
             Ok(completed) => {
                 let released = self.finish_and_wait(completed.call, completed.bundles).await;
                 match completed.answer {
-                    Answer::Deliveries(deliveries) if released.is_ok() => Some(deliveries),
+                    Answer::Deliveries(deliveries) if released.is_ok() => Some(self.encoded(deliveries)),
                     _ => None,
                 }
             }
@@ -119,12 +139,30 @@ impl MountCore {
         self.backlog.remove(message_bytes);
     }
 
-    fn for_group(&self, deliveries: &Deliveries, group: usize, connection: &Arc<Connection>, topic: &str) -> Filled {
+    fn encoded(&self, deliveries: Deliveries) -> Encoded {
+        let shared = |template: &Template| match template.parts.as_slice() {
+            [Part::Bytes(whole)] => self.frame(template.binary, Bytes::from(whole.clone())),
+            _ => None,
+        };
+        let templates = deliveries.frames.into_iter().map(|template| (shared(&template), template)).collect();
+        Encoded { templates, outcomes: deliveries.outcomes }
+    }
+
+    fn for_group(&self, deliveries: &Encoded, group: usize, connection: &Arc<Connection>, topic: &str) -> Filled {
         match deliveries.outcomes.get(group) {
             None | Some(GroupOutcome::Skip) => Filled::default(),
             Some(GroupOutcome::Send(indexes)) => {
-                let templates = indexes.iter().filter_map(|index| deliveries.frames.get(usize::try_from(*index).ok()?));
-                Filled { frames: templates.filter_map(|template| self.fill_in(template, connection, topic)).collect(), close: None }
+                let (mut frames, mut bytes) = (Vec::new(), 0_u64);
+                let templates = indexes.iter().filter_map(|index| deliveries.templates.get(usize::try_from(*index).ok()?));
+                for frame in templates.filter_map(|(shared, template)| self.fill_in(shared.as_ref(), template, connection, topic)) {
+                    bytes += frame.len() as u64;
+                    frames.push(frame);
+                    if bytes > self.plan().queue_bytes {
+                        // More than may wait for anybody: the rest need not be made.
+                        return Filled { frames: Vec::new(), close: Some(self.closes().slow) };
+                    }
+                }
+                Filled { frames, close: None }
             }
             Some(GroupOutcome::Advance(cursor)) => {
                 let current = self.cursor(connection.id, topic).unwrap_or(0);
@@ -143,7 +181,7 @@ impl MountCore {
     }
 
     /// A frame of a template for one subscriber; none where its cursor is already there.
-    fn fill_in(&self, template: &Template, connection: &Arc<Connection>, topic: &str) -> Option<Frame> {
+    fn fill_in(&self, shared: Option<&Frame>, template: &Template, connection: &Arc<Connection>, topic: &str) -> Option<Frame> {
         let cursor = self.cursor(connection.id, topic);
         if let Some(after) = template.cursor_after {
             if cursor.is_some_and(|cursor| cursor >= after) {
@@ -151,21 +189,23 @@ impl MountCore {
             }
             self.set_cursor(connection.id, topic, after);
         }
-        let bytes = match template.parts.as_slice() {
-            [Part::Bytes(whole)] => Bytes::from(whole.clone()),
-            parts => {
-                let mut bytes = Vec::new();
-                for part in parts {
-                    match part {
-                        Part::Bytes(some) => bytes.extend_from_slice(some),
-                        Part::CursorDecimal => bytes.extend_from_slice(cursor.unwrap_or(0).to_string().as_bytes()),
-                        Part::CursorVarint => push_varint(&mut bytes, cursor.unwrap_or(0)),
-                    }
-                }
-                Bytes::from(bytes)
+        if shared.is_some() {
+            return shared.cloned();
+        }
+        let mut bytes = Vec::new();
+        for part in &template.parts {
+            match part {
+                Part::Bytes(some) => bytes.extend_from_slice(some),
+                Part::CursorDecimal => bytes.extend_from_slice(cursor.unwrap_or(0).to_string().as_bytes()),
+                Part::CursorVarint => push_varint(&mut bytes, cursor.unwrap_or(0)),
             }
-        };
-        if template.binary {
+        }
+        self.frame(template.binary, Bytes::from(bytes))
+    }
+
+    /// A frame of bytes that the component made.
+    fn frame(&self, binary: bool, bytes: Bytes) -> Option<Frame> {
+        if binary {
             return Some(Frame::Binary(self.budget.hold(bytes)));
         }
         if std::str::from_utf8(&bytes).is_err() {
@@ -180,13 +220,21 @@ impl MountCore {
     }
 }
 
-/// Encodes publications of a mount, one after the other: their order is kept by the slots, and cursors move in order.
-pub(crate) async fn deliver_all(mount: Weak<MountCore>, mut jobs: mpsc::UnboundedReceiver<DeliverJob>) {
-    while let Some(job) = jobs.recv().await {
-        match mount.upgrade() {
-            Some(mount) => mount.deliver(job).await,
-            None => break,
-        }
+/// Encodes the publications of a topic, one after the other: so cursors move in order.
+async fn deliver_topic(mount: Weak<MountCore>, topic: String) {
+    // When the mount is gone nobody waits for the slots any more.
+    while let Some(mount) = mount.upgrade() {
+        let job = {
+            let mut deliveries = mount.deliveries.lock();
+            match deliveries.get_mut(&topic).and_then(VecDeque::pop_front) {
+                Some(job) => job,
+                None => {
+                    deliveries.remove(&topic);
+                    return;
+                }
+            }
+        };
+        mount.deliver(job).await;
     }
 }
 

@@ -12,6 +12,7 @@ use super::bindings::guest::Guest;
 use super::bindings::guest::exports::syncline::sync::{http, live, socket};
 use super::bindings::guest::syncline::host::pubsub::Publication;
 use super::bindings::guest::syncline::host::types::RequestHead;
+use super::limits::{self, IDLE_INSTANCES_BYTES_MAX};
 use super::mount::MountCore;
 use super::revision::Revision;
 use super::state::{Call, State, bound};
@@ -70,11 +71,16 @@ impl Invocation {
         }
     }
 
+    /// Whether the quota of the mount holds for the call. A mount that is full must start all the same.
+    pub(crate) fn has_quota(&self) -> bool {
+        !matches!(self, Invocation::Start { .. })
+    }
+
     /// Whether the call is made once more on a fresh instance when it failed in this way.
     pub(crate) fn tried_again(&self, failure: live::Failure) -> bool {
         match self {
             Invocation::Task { .. } => false,
-            Invocation::Upgrade { .. } => failure == live::Failure::Trapped,
+            Invocation::Upgrade { .. } | Invocation::Stop => failure == live::Failure::Trapped,
             _ => true,
         }
     }
@@ -105,13 +111,13 @@ impl Instance {
     /// Instantiates and hands over the settings.
     async fn new(mount: &Arc<MountCore>, revision: &Arc<Revision>, memory_bytes: usize) -> wasmtime::Result<Self> {
         let mut store = Store::new(revision.pre.engine(), State::new(mount.clone(), revision.app.clone(), memory_bytes));
-        bound(&mut store);
+        bound(&mut store, limits::TRANSFER_BYTES_MAX);
         store.data_mut().deadline = Instant::now() + Duration::from_millis(revision.plan.call_deadline_ms);
         let guest = revision.pre.instantiate_async(&mut store).await?;
         let (name, settings) = (&mount.name, &revision.identity.settings);
         let configured =
             guest.syncline_sync_mounts().call_configure(&mut store, name, &mount.protocol, revision.number, settings, &[]).await?;
-        configured.map_err(|error| wasmtime::Error::msg(format!("configure: {error}")))?;
+        configured.map_err(wasmtime::Error::msg)?;
         Ok(Self { store, guest, revision: revision.clone() })
     }
 
@@ -127,8 +133,9 @@ impl Instance {
         self.store.data_mut().deadline = Instant::now() + deadline;
         // The epoch may have moved on while the instance was idle.
         self.store.set_epoch_deadline(1);
+        self.store.data().standard_error.refill();
         let answer = match tokio::time::timeout(deadline, self.dispatch(invocation, failure)).await {
-            Ok(answer) => answer,
+            Ok(answer) => answer.and_then(|answer| self.weighed(answer)),
             Err(_) => Err(wasmtime::Error::msg("the call waited past its deadline")),
         };
         if answer.is_ok() {
@@ -137,9 +144,16 @@ impl Instance {
         (answer, self.store.data_mut().call.take())
     }
 
-    /// Memory that the instance has grown to.
-    pub(crate) fn has_outgrown(&self, keep_bytes: usize) -> bool {
-        self.store.data().memory_bytes() > keep_bytes
+    /// An answer, if it and what the call let out before are within the limits.
+    fn weighed(&mut self, answer: Answer) -> wasmtime::Result<Answer> {
+        let weight = limits::of_answer(&answer)?;
+        self.store.data_mut().call()?.taken.add(weight)?;
+        Ok(answer)
+    }
+
+    /// Memory that the instance has grown to, in bytes.
+    fn memory_bytes(&self) -> usize {
+        self.store.data().memory_bytes()
     }
 
     async fn dispatch(&mut self, invocation: &Invocation, failure: Option<live::Failure>) -> wasmtime::Result<Answer> {
@@ -184,7 +198,23 @@ pub(crate) struct InstancePool {
     /// How many may be busy at once.
     busy_max: usize,
     busy: Semaphore,
-    idle: Mutex<Vec<Instance>>,
+    idle: Mutex<Idle>,
+}
+
+#[derive(Default)]
+struct Idle {
+    instances: Vec<Instance>,
+    /// Their memory.
+    bytes: usize,
+}
+
+impl Idle {
+    /// The one used last, if it is of a revision.
+    fn take(&mut self, revision: &Arc<Revision>) -> Option<Instance> {
+        let instance = self.instances.pop_if(|instance| Arc::ptr_eq(&instance.revision, revision))?;
+        self.bytes -= instance.memory_bytes();
+        Some(instance)
+    }
 }
 
 /// An instance that serves a call, and the right to be busy.
@@ -201,7 +231,7 @@ impl InstancePool {
     /// An idle instance of a revision, or a new one; waits while too many are busy.
     pub(crate) async fn take(&self, mount: &Arc<MountCore>, revision: &Arc<Revision>, fresh: bool) -> wasmtime::Result<Lease<'_>> {
         let permit = self.busy.acquire().await?;
-        let idle = if fresh { None } else { self.idle.lock().pop_if(|instance| Arc::ptr_eq(&instance.revision, revision)) };
+        let idle = if fresh { None } else { self.idle.lock().take(revision) };
         let instance = match idle {
             Some(mut instance) => {
                 instance.store.data_mut().serve(Some(mount.clone()));
@@ -212,22 +242,30 @@ impl InstancePool {
         Ok(Lease { instance, _permit: permit })
     }
 
-    /// Takes an instance back for the next call, unless it has grown too large or another revision runs now.
+    /// Takes an instance back for the next call, unless it holds too much or another revision runs now.
     pub(crate) fn give_back(&self, mut lease: Lease<'_>, current: &Arc<Revision>) {
         // An idle instance holds no mount: the mount holds it, and neither would ever go.
         lease.instance.store.data_mut().serve(None);
-        if !lease.instance.has_outgrown(self.keep_bytes) && Arc::ptr_eq(&lease.instance.revision, current) {
-            self.idle.lock().push(lease.instance);
+        let bytes = lease.instance.memory_bytes();
+        // A snapshot that nobody will drop would keep its reader for ever.
+        let holds_too_much = bytes > self.keep_bytes || lease.instance.store.data().snapshots > 0;
+        if holds_too_much || !Arc::ptr_eq(&lease.instance.revision, current) {
+            return;
+        }
+        let mut idle = self.idle.lock();
+        if idle.bytes + bytes <= IDLE_INSTANCES_BYTES_MAX {
+            idle.bytes += bytes;
+            idle.instances.push(lease.instance);
         }
     }
 
     /// How many are busy, and how many idle.
     pub(crate) fn counts(&self) -> (usize, usize) {
-        (self.busy_max.saturating_sub(self.busy.available_permits()), self.idle.lock().len())
+        (self.busy_max.saturating_sub(self.busy.available_permits()), self.idle.lock().instances.len())
     }
 
     /// Lets all idle instances go.
     pub(crate) fn clear(&self) {
-        self.idle.lock().clear();
+        *self.idle.lock() = Idle::default();
     }
 }

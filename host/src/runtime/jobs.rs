@@ -1,9 +1,11 @@
 //! Durable jobs (`pubsub.schedule`), kept in a database of the host's own, so that they live where the data lives.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::watch;
+use tokio::task::{Id, JoinSet};
 
 use super::Runtime;
 use super::environment::Environment;
@@ -16,6 +18,8 @@ use crate::executor::{Dialect, Executor, ExecutorError, Statement, Value};
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
 /// A job that failed is tried again after this long.
 const RETRY_MS: u64 = 30_000;
+/// Jobs of one mount that run at the same time.
+const JOBS_AT_ONCE: usize = 4;
 /// Steps of one job (with a cursor) in a row, before others get their turn.
 const STEPS_MAX: usize = 1000;
 
@@ -23,7 +27,8 @@ const STEPS_MAX: usize = 1000;
 pub(crate) struct Jobs {
     database: DurableDatabase,
     environment: Arc<dyn Environment>,
-    changed: Notify,
+    /// A job was put down.
+    changed: watch::Sender<()>,
 }
 
 struct Job {
@@ -37,12 +42,35 @@ struct Job {
     version: i64,
 }
 
+/// Jobs that run.
+#[derive(Default)]
+struct Running {
+    tasks: JoinSet<()>,
+    /// Mount and name of each.
+    names: HashMap<Id, (String, String)>,
+}
+
+impl Running {
+    /// The names of those of a mount.
+    fn of(&self, mount: &str) -> impl Iterator<Item = &String> {
+        self.names.values().filter(move |(of, _)| of == mount).map(|(_, name)| name)
+    }
+
+    /// Waits until one is over.
+    async fn one_ended(&mut self) {
+        match self.tasks.join_next_with_id().await {
+            Some(ended) => drop(self.names.remove(&ended.map_or_else(|error| error.id(), |(id, ())| id))),
+            None => std::future::pending().await,
+        }
+    }
+}
+
 impl Jobs {
     /// Opens (and creates) the jobs of an executor.
     pub(crate) async fn open(executor: &dyn Executor, environment: Arc<dyn Environment>) -> Result<Self, ExecutorError> {
         let database = DurableDatabase::open(executor, "jobs").await?;
         let bytes = if database.database().info().dialect == Dialect::Postgres { "BYTEA" } else { "BLOB" };
-        let jobs = Self { database, environment, changed: Notify::new() };
+        let jobs = Self { database, environment, changed: watch::Sender::new(()) };
         let create = format!(
             "CREATE TABLE IF NOT EXISTS {{}}jobs (mount TEXT NOT NULL, name TEXT NOT NULL, due BIGINT NOT NULL, payload {bytes} NOT NULL, \
              cursor {bytes}, version BIGINT NOT NULL, PRIMARY KEY (mount, name))"
@@ -60,7 +88,7 @@ impl Jobs {
             vec![mount.into(), name.into(), time(due_ms), Value::Blob(payload), Value::Integer(self.environment.random().cast_signed())],
         );
         self.database.write(&[insert]).await?;
-        self.changed.notify_one();
+        self.changed.send_replace(());
         Ok(())
     }
 
@@ -88,44 +116,74 @@ impl Jobs {
         self.database.write(&[update]).await.map(drop)
     }
 
-    /// The job that is due first among those of some mounts.
-    async fn next(&self, runtime: &Runtime) -> Result<Option<(Job, Arc<MountCore>)>, ExecutorError> {
-        let select = self.statement("SELECT mount, name, due, payload, cursor, version FROM {}jobs ORDER BY due, mount, name", Vec::new());
+    /// The job of a mount that is due first, but for those that run.
+    async fn next(&self, mount: &str, running: &Running) -> Result<Option<Job>, ExecutorError> {
+        let select = self.statement(
+            &format!(
+                "SELECT name, due, payload, cursor, version FROM {{}}jobs WHERE mount = ? ORDER BY due, name LIMIT {}",
+                JOBS_AT_ONCE + 1
+            ),
+            vec![mount.into()],
+        );
         let rows = self.database.read(&select).await?.rows;
-        let job = |row: Vec<Value>| match <[Value; 6]>::try_from(row) {
-            Ok([Value::Text(mount), Value::Text(name), Value::Integer(due), Value::Blob(payload), cursor, Value::Integer(version)]) => {
+        let job = |row: Vec<Value>| match <[Value; 5]>::try_from(row) {
+            Ok([Value::Text(name), Value::Integer(due), Value::Blob(payload), cursor, Value::Integer(version)]) => {
                 let cursor = if let Value::Blob(cursor) = cursor { Some(cursor) } else { None };
-                Some(Job { mount, name, due_ms: u64::try_from(due).unwrap_or(0), payload, cursor, version })
+                Some(Job { mount: mount.to_owned(), name, due_ms: u64::try_from(due).unwrap_or(0), payload, cursor, version })
             }
             _ => None,
         };
-        Ok(rows.into_iter().filter_map(job).find_map(|job| runtime.mount(&job.mount).map(|mount| (job, mount))))
+        Ok(rows.into_iter().filter_map(job).find(|job| !running.of(mount).any(|name| *name == job.name)))
     }
 
     /// Other mounts are there.
     pub(crate) fn look_again(&self) {
-        self.changed.notify_one();
+        self.changed.send_replace(());
     }
 
-    /// Fires jobs as they are due, until the run time is gone.
+    /// Fires jobs as they are due, until the run time is gone: those of different mounts, and some of each mount, beside
+    /// each other, so that one that takes long does not hold up the others.
     pub(crate) async fn run(self: Arc<Self>, runtime: Weak<Runtime>) {
+        let mut changed = self.changed.subscribe();
+        let mut running = Running::default();
         while let Some(current) = runtime.upgrade() {
-            let wait = match self.next(&current).await {
-                Ok(Some((job, mount))) if job.due_ms <= self.environment.now_ms() => {
-                    self.fire(&mount, &job).await;
-                    continue;
-                }
-                Ok(Some((job, _))) => Duration::from_millis(job.due_ms.saturating_sub(self.environment.now_ms())).min(LOOK_AGAIN),
-                Ok(None) => LOOK_AGAIN,
-                Err(error) => {
-                    tracing::warn!(%error, "jobs cannot be read now");
-                    Duration::from_secs(1)
-                }
-            };
+            // Seen before the look, so that what changes during it is not missed.
+            changed.borrow_and_update();
+            let mut wait = LOOK_AGAIN;
+            for mount in current.mounts() {
+                wait = wait.min(self.fire_due(&mount, &mut running).await);
+            }
             drop(current);
-            // Whether something changed or the time is over: it looks.
-            let _ = tokio::time::timeout(wait, self.changed.notified()).await;
+            tokio::select! {
+                biased;
+                // Whether something changed or the time is over: it looks.
+                _ = changed.changed() => {}
+                () = tokio::time::sleep(wait) => {}
+                () = running.one_ended() => {}
+            }
         }
+        // Calls are not torn out of the middle.
+        running.tasks.detach_all();
+    }
+
+    /// Fires what is due of a mount; how long nothing else will be.
+    async fn fire_due(self: &Arc<Self>, mount: &Arc<MountCore>, running: &mut Running) -> Duration {
+        while running.of(&mount.name).count() < JOBS_AT_ONCE {
+            match self.next(&mount.name, running).await {
+                Ok(Some(job)) if job.due_ms <= self.environment.now_ms() => {
+                    let (jobs, mount, key) = (self.clone(), mount.clone(), (job.mount.clone(), job.name.clone()));
+                    let task = running.tasks.spawn(async move { jobs.fire(&mount, &job).await });
+                    running.names.insert(task.id(), key);
+                }
+                Ok(Some(job)) => return Duration::from_millis(job.due_ms.saturating_sub(self.environment.now_ms())),
+                Ok(None) => return LOOK_AGAIN,
+                Err(error) => {
+                    tracing::warn!(%error, mount = mount.name, "jobs cannot be read now");
+                    return Duration::from_secs(1);
+                }
+            }
+        }
+        LOOK_AGAIN
     }
 
     async fn fire(&self, mount: &Arc<MountCore>, job: &Job) {

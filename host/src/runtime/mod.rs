@@ -30,12 +30,15 @@ pub mod imports;
 pub mod in_process;
 mod instance;
 mod jobs;
+pub mod limits;
 mod mount;
 mod observe;
 pub mod queue;
+mod quota;
 mod ready;
 mod reload;
 mod revision;
+mod standard_error;
 mod state;
 pub mod topics;
 
@@ -55,6 +58,7 @@ use environment::{Environment, SystemEnvironment};
 use instance::{InstancePool, Invocation};
 use jobs::Jobs;
 use mount::MountParts;
+use quota::Quota;
 
 /// Stands for the host itself where mounts have their names: no mount may have it.
 pub(crate) const OWN_NAME: &str = "syncline";
@@ -163,6 +167,8 @@ pub struct MountSettings {
     pub app: Option<PathBuf>,
     /// The listener that its routes are on.
     pub listen: String,
+    /// Bytes that its databases and objects may hold together; none: no limit.
+    pub quota_bytes: Option<u64>,
 }
 
 /// What the run time stands on.
@@ -206,6 +212,17 @@ impl Default for RuntimeSettings {
     }
 }
 
+impl RuntimeSettings {
+    /// Enough instances that mounts, and some that come with a reload, cannot take them from each other: in each of its
+    /// calls one of the logic and one of the app.
+    fn with_room_for(&self, mounts: usize) -> Self {
+        let calls = mounts.saturating_add(2).saturating_mul(self.calls_per_mount);
+        let mut settings = self.clone();
+        settings.engine.instances = settings.engine.instances.max(u32::try_from(calls.saturating_mul(2)).unwrap_or(u32::MAX));
+        settings
+    }
+}
+
 /// All mounts of a process.
 pub struct Runtime {
     mounts: RwLock<Vec<Arc<MountCore>>>,
@@ -227,7 +244,7 @@ impl Runtime {
         mounts: &[MountSettings],
         backends: Backends,
     ) -> Result<Arc<Self>, RuntimeError> {
-        let checker = Checker::new(component, settings.clone())?;
+        let checker = Checker::new(component, settings.with_room_for(mounts.len()))?;
         let checked = checker.check_all(mounts).await?;
         for warning in mounts.iter().zip(&checked).flat_map(|(mount, checked)| checked.warnings(&mount.name)) {
             tracing::warn!("{warning}");
@@ -275,9 +292,16 @@ impl Runtime {
             connection_ids: self.connection_ids.clone(),
         };
         self.metrics.start_mount(&mount.name, Invocation::EXPORTS);
-        let core = MountCore::new(parts, checked.into_revision(1));
+        let core = MountCore::new(parts, checked.into_revision(1, self.quota_of(mount).await?));
         core.start(&core.revision()).await.map_err(|reason| RuntimeError::Start { mount: mount.name.clone(), reason })?;
         Ok(core)
+    }
+
+    /// The quota of a mount, what is there added up; none: no limit.
+    async fn quota_of(&self, mount: &MountSettings) -> Result<Option<Arc<Quota>>, RuntimeError> {
+        let Some(bytes_max) = mount.quota_bytes else { return Ok(None) };
+        let opened = Quota::open(&mount.name, bytes_max, self.backends.executor.clone(), &*self.backends.storage.objects).await;
+        opened.map(Arc::new).map(Some).map_err(|reason| RuntimeError::Start { mount: mount.name.clone(), reason })
     }
 
     /// The mounts.

@@ -1,6 +1,6 @@
 //! One mount in this process: its calls, its gate, its connections.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -23,10 +23,11 @@ use super::fanout::DeliverJob;
 use super::gate::{CallId, Gate, Release};
 use super::instance::{Answer, InstancePool, Invocation};
 use super::jobs::Jobs;
+use super::limits::{SUBSCRIPTION_BYTES_MAX, SUBSCRIPTIONS_MAX, loggable};
 use super::queue::Close;
 use super::revision::{CurrentPlan, Revision};
 use super::state::Call;
-use super::topics::{Mode, Subscriber, Topics};
+use super::topics::{Mode, Subscriber, SubscriptionLimits, TooManySubscriptions, Topics};
 use crate::executor::{Database, DatabaseName, Executor, ExecutorError, GroupObserver};
 use crate::metrics::Metrics;
 use crate::pubsub::PubSub;
@@ -34,12 +35,16 @@ use crate::storage::Storage;
 
 /// How often a call is run again because a database asked for it.
 const RERUNS_MAX: u32 = 12;
+/// Time for last publications, however short the drain is.
+const STOP_TIME_MIN: Duration = Duration::from_secs(1);
 /// How often it is looked at who holds most, while too much waits.
 const BUDGET_PAUSE: Duration = Duration::from_millis(100);
 /// Whoever holds less is not closed for it.
 const FAT_BYTES_MIN: usize = 16 << 10;
 /// How long what a client sent before it went away may still take.
 const AFTERLIFE: Duration = Duration::from_secs(30);
+
+const SUBSCRIPTION_LIMITS: SubscriptionLimits = SubscriptionLimits { topics: SUBSCRIPTIONS_MAX, bytes: SUBSCRIPTION_BYTES_MAX };
 
 /// Why a call gave no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -113,7 +118,8 @@ pub(crate) struct MountCore {
     pub(super) process: u64,
     pub(super) topics: Mutex<Topics>,
     pub(super) connections: RwLock<HashMap<u64, Arc<Connection>>>,
-    pub(super) deliveries: mpsc::UnboundedSender<DeliverJob>,
+    /// Publications that the component is to encode, by topic; a topic that is here has somebody who works on it.
+    pub(super) deliveries: Mutex<HashMap<String, VecDeque<DeliverJob>>>,
     executor: Arc<dyn Executor>,
     databases: tokio::sync::Mutex<HashMap<String, Arc<dyn Database>>>,
     pub(super) pool: InstancePool,
@@ -128,13 +134,12 @@ pub(crate) struct MountCore {
     pub(crate) budget: Arc<Budget>,
     connection_ids: Arc<AtomicU64>,
     stopping: AtomicBool,
-    myself: Weak<MountCore>,
+    pub(super) myself: Weak<MountCore>,
 }
 
 impl MountCore {
     /// A mount with its workers.
     pub(crate) fn new(parts: MountParts, revision: Arc<Revision>) -> Arc<Self> {
-        let (deliveries, delivery_jobs) = mpsc::unbounded_channel();
         let (deferred, deferred_work) = mpsc::unbounded_channel();
         let mount = Arc::new_cyclic(|myself| Self {
             name: parts.name,
@@ -150,7 +155,7 @@ impl MountCore {
             process: parts.process,
             topics: Mutex::default(),
             connections: RwLock::default(),
-            deliveries,
+            deliveries: Mutex::default(),
             executor: parts.executor,
             databases: tokio::sync::Mutex::default(),
             pool: parts.pool,
@@ -164,7 +169,6 @@ impl MountCore {
             stopping: AtomicBool::new(false),
             myself: myself.clone(),
         });
-        mount.runtime.spawn(super::fanout::deliver_all(Arc::downgrade(&mount), delivery_jobs));
         mount.runtime.spawn(keep_budget(Arc::downgrade(&mount), mount.budget.clone()));
         mount.runtime.spawn(carry_out_all(Arc::downgrade(&mount), deferred_work));
         mount
@@ -239,13 +243,16 @@ impl MountCore {
             let mut lease = match self.pool.take(self, revision, failure.is_some()).await {
                 Ok(lease) => lease,
                 Err(error) => {
-                    tracing::error!(mount = self.name, error = format!("{error:#}"), "no instance can be made");
+                    tracing::error!(mount = self.name, error = cause(&error), "no instance can be made");
                     return Err(CallFailed::NotDurable);
                 }
             };
             let id = self.gate.lock().open(invocation.lane());
             let begun = Instant::now();
-            let (answer, call) = lease.instance.invoke(Call::new(id, invocation.has_several_inputs()), deadline, invocation, failure).await;
+            let (answer, call) = lease
+                .instance
+                .invoke(Call::new(id, invocation.has_several_inputs(), invocation.has_quota()), deadline, invocation, failure)
+                .await;
             match (answer, call) {
                 (Ok(answer), Some(call)) => {
                     self.pool.give_back(lease, &self.revision());
@@ -266,7 +273,7 @@ impl MountCore {
                     self.fail_after(id, call).await;
                     let timed_out = begun.elapsed() >= deadline;
                     let now = if timed_out { live::Failure::TimedOut } else { live::Failure::Trapped };
-                    let error = answer.err().map_or_else(String::new, |error| format!("{error:#}"));
+                    let error = answer.err().map_or_else(String::new, |error| cause(&error));
                     tracing::error!(mount = self.name, export = invocation.export(), error, "an instance was lost");
                     if failure.is_some() || !invocation.tried_again(now) {
                         return Err(if timed_out { CallFailed::TimedOut } else { CallFailed::Trapped });
@@ -404,7 +411,7 @@ impl MountCore {
         self.gate.lock().ended(call, &database.name, group);
     }
 
-    pub(crate) fn subscribe(&self, connection: u64, subscription: Subscription) {
+    pub(crate) fn subscribe(&self, connection: u64, subscription: Subscription) -> Result<(), TooManySubscriptions> {
         let mode = match subscription.mode {
             super::bindings::guest::syncline::host::pubsub::Mode::ForwardText => Mode::ForwardText,
             super::bindings::guest::syncline::host::pubsub::Mode::ForwardBinary => Mode::ForwardBinary,
@@ -415,9 +422,10 @@ impl MountCore {
         let live = self.connections.read().get(&connection).cloned();
         // A connection that has gone meanwhile must not come back as a subscriber for ever.
         if let Some(live) = live {
+            self.topics.lock().subscribe_within(connection, &topic, Subscriber { mode, group, cursor, presence }, SUBSCRIPTION_LIMITS)?;
             live.subscribed(&topic);
-            self.topics.lock().subscribe(connection, &topic, Subscriber { mode, group, cursor, presence });
         }
+        Ok(())
     }
 
     pub(crate) fn unsubscribe(&self, connection: u64, topic: &str) {
@@ -449,6 +457,9 @@ impl MountCore {
         if revision.plan.routes.is_empty() {
             return Ok(());
         }
+        // Settings that no instance takes are told here, and not call by call.
+        let configured = self.pool.take(self, revision, true).await;
+        drop(configured.map_err(|error| format!("configure: {}", loggable(&error.root_cause().to_string())))?);
         let deadline = Duration::from_millis(revision.plan.call_deadline_ms);
         let mut cursor = None;
         loop {
@@ -596,7 +607,8 @@ impl MountCore {
     pub(crate) async fn stop(self: &Arc<Self>, drain_default: Duration) {
         self.stopping.store(true, Ordering::Relaxed);
         let deadline = Instant::now() + self.plan().drain_ms.map_or(drain_default, Duration::from_millis);
-        if let Ok(completed) = self.run(&Invocation::Stop, self.call_deadline()).await {
+        let time = deadline.saturating_duration_since(Instant::now()).max(STOP_TIME_MIN).min(self.call_deadline());
+        if let Ok(completed) = self.run(&Invocation::Stop, time).await {
             let _ = self.finish_and_wait(completed.call, completed.bundles).await;
         }
         let mut connections: Vec<_> = self.connections.read().values().cloned().collect();
@@ -616,6 +628,11 @@ impl MountCore {
         }
         self.pool.clear();
     }
+}
+
+/// An error of a component with its causes, for the log.
+fn cause(error: &wasmtime::Error) -> String {
+    loggable(&format!("{error:#}")).into_owned()
 }
 
 /// The closes of the plan, as the host keeps them.
@@ -686,7 +703,7 @@ async fn carry_out_all(mount: Weak<MountCore>, mut work: mpsc::UnboundedReceiver
                 keyvalue.set(name, key, value.clone(), *time_to_live_ms).await.map_err(|error| error.to_string())
             }
             Deferred::DeleteKey { key } => keyvalue.delete(name, key).await.map_err(|error| error.to_string()),
-            Deferred::DeleteObject { key } => mount.storage.objects.delete(name, key).await.map_err(|error| error.to_string()),
+            Deferred::DeleteObject { key } => mount.delete_object(key).await.map_err(|error| error.to_string()),
             Deferred::CancelJob { name: job } => mount.jobs.cancel(name, job).await.map_err(|error| error.to_string()),
         };
         mount.backlog.remove(deferred.bytes());

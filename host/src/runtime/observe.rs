@@ -46,6 +46,9 @@ impl Runtime {
         let mounts = self.mounts();
         for mount in &mounts {
             self.metrics.load(&mount.name, &mount.load());
+            self.metrics.usage(&mount.name, self.backends.executor.usage(&mount.name));
+            let (bytes_max, used_bytes) = mount.quota().map_or((0, 0), |quota| (quota.bytes_max(), quota.used_bytes()));
+            self.metrics.quota(&mount.name, bytes_max, used_bytes);
         }
         let names = mounts.iter().map(|mount| mount.name.as_str()).chain([OWN_NAME]);
         let sizes = async {

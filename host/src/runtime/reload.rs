@@ -83,7 +83,7 @@ impl Runtime {
         if revision.identity == *checked.identity() {
             return Ok(Prepared::Keep(core));
         }
-        let next = checked.into_revision(revision.number + 1);
+        let next = checked.into_revision(revision.number + 1, self.quota_of(mount).await?);
         core.start(&next).await.map_err(|reason| RuntimeError::Start { mount: mount.name.clone(), reason })?;
         Ok(Prepared::Exchange(core, next))
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::bindings::guest::GuestPre;
 use super::imports::app::App;
 use super::plans::Plan;
+use super::quota::Quota;
 use super::state::State;
 
 /// Code and settings of a mount, and what follows from them.
@@ -15,6 +16,8 @@ pub(crate) struct Revision {
     pub(crate) plan: Plan,
     pub(crate) app: Arc<App>,
     pub(crate) pre: GuestPre<State>,
+    /// What its databases and objects may hold; none: no limit.
+    pub(crate) quota: Option<Arc<Quota>>,
     pub(crate) identity: Identity,
 }
 
@@ -27,6 +30,8 @@ pub(crate) struct Identity {
     pub(crate) app_digest: [u8; 32],
     /// JSON, the effective path among it.
     pub(crate) settings: String,
+    /// Bytes that its databases and objects may hold.
+    pub(crate) quota_bytes: Option<u64>,
 }
 
 /// The plan of the revision that ran when it was asked for.

@@ -12,7 +12,9 @@ use super::effect::Effect;
 use super::environment::{Environment, wasi_context};
 use super::gate::CallId;
 use super::imports::app::{App, AppInstance};
+use super::limits::{self, HANDLES_MAX, Taken};
 use super::mount::MountCore;
+use super::standard_error::StandardError;
 use crate::executor::{DatabaseName, Hold, Transaction};
 
 /// The store data of an instance of the logic.
@@ -28,6 +30,10 @@ pub struct State {
     pub(crate) app: Option<AppInstance>,
     /// When whatever runs now must be over.
     pub(crate) deadline: Instant,
+    /// Snapshots that the instance holds.
+    pub(crate) snapshots: usize,
+    /// What it may still say in a panic.
+    pub(crate) standard_error: StandardError,
 }
 
 /// The root transaction of a call.
@@ -54,17 +60,23 @@ pub(crate) struct Call {
     pub(crate) aborted: bool,
     /// Effects by the transaction at whose place they leave.
     pub(crate) bundles: Vec<Vec<Effect>>,
+    /// It is held to the quota of its mount.
+    pub(crate) has_quota: bool,
     /// More than one input is handled: transactions may follow each other.
     pub(crate) several_inputs: bool,
     /// Keeps a group open for the next of its transactions.
     pub(crate) hold: Option<Hold>,
     /// Keys that it set or deleted: it sees its own changes at once.
     pub(crate) overlay: HashMap<String, Option<Vec<u8>>>,
+    /// How much it has let out.
+    pub(crate) taken: Taken,
+    /// Lines that it has logged.
+    pub(crate) log_lines: usize,
 }
 
 impl Call {
     /// A call that has done nothing yet.
-    pub(crate) fn new(id: CallId, several_inputs: bool) -> Self {
+    pub(crate) fn new(id: CallId, several_inputs: bool, has_quota: bool) -> Self {
         Self {
             id,
             root: None,
@@ -73,18 +85,23 @@ impl Call {
             unrepeatable: false,
             aborted: false,
             bundles: vec![Vec::new()],
+            has_quota,
             several_inputs,
             hold: None,
             overlay: HashMap::new(),
+            taken: Taken::default(),
+            log_lines: 0,
         }
     }
 
-    /// Lets something out, once what the call rests on is durable.
-    pub(crate) fn effect(&mut self, effect: Effect) {
+    /// Lets something out, once what the call rests on is durable; an error where it is too much for one call.
+    pub(crate) fn effect(&mut self, effect: Effect) -> wasmtime::Result<()> {
+        self.taken.add(limits::of_effect(&effect))?;
         match self.bundles.last_mut() {
             Some(bundle) => bundle.push(effect),
             None => self.bundles.push(vec![effect]),
         }
+        Ok(())
     }
 
     /// How many effects there are at the current place.
@@ -116,15 +133,18 @@ impl State {
 
     /// The data of a store that serves no mount: settings can be checked with it.
     pub(crate) fn unbound(environment: &Arc<dyn Environment>, memory_bytes: usize) -> Self {
+        let standard_error = StandardError::default();
         Self {
-            wasi: wasi_context(environment),
-            table: ResourceTable::new(),
+            wasi: wasi_context(environment, &standard_error),
+            table: resource_table(),
             limits: MemoryLimit::new(memory_bytes),
             mount: None,
             app_code: None,
             call: None,
             app: None,
             deadline: Instant::now(),
+            snapshots: 0,
+            standard_error,
         }
     }
 
@@ -174,12 +194,14 @@ pub struct AppState {
     table: ResourceTable,
     limits: MemoryLimit,
     pub(crate) deadline: Instant,
+    pub(crate) standard_error: StandardError,
 }
 
 impl AppState {
     pub(crate) fn new(environment: &Arc<dyn Environment>, memory_bytes: usize) -> Self {
-        let (wasi, limits) = (wasi_context(environment), MemoryLimit::new(memory_bytes));
-        Self { wasi, table: ResourceTable::new(), limits, deadline: Instant::now() }
+        let standard_error = StandardError::default();
+        let (wasi, limits) = (wasi_context(environment, &standard_error), MemoryLimit::new(memory_bytes));
+        Self { wasi, table: resource_table(), limits, deadline: Instant::now(), standard_error }
     }
 }
 
@@ -213,10 +235,11 @@ impl Bounded for AppState {
     }
 }
 
-/// Makes a store keep its limits: memory, and a deadline that is looked at with every tick of the epoch. In between
+/// Makes a store keep its limits: memory, what is handed over at once, and a deadline that is looked at with every tick of the epoch. In between
 /// a busy call lets others run.
-pub(crate) fn bound<T: Bounded>(store: &mut Store<T>) {
+pub(crate) fn bound<T: Bounded>(store: &mut Store<T>, transfer_bytes_max: usize) {
     store.limiter(|state| state.limits());
+    store.set_hostcall_fuel(transfer_bytes_max);
     store.set_epoch_deadline(1);
     store.epoch_deadline_callback(|context: StoreContextMut<'_, T>| {
         if Instant::now() >= context.data().deadline() {
@@ -227,15 +250,26 @@ pub(crate) fn bound<T: Bounded>(store: &mut Store<T>) {
     });
 }
 
+/// Handles of one instance; an import that would make one more traps.
+fn resource_table() -> ResourceTable {
+    let mut table = ResourceTable::new();
+    table.set_max_capacity(HANDLES_MAX);
+    table
+}
+
+/// Elements that the tables of an instance may have together.
+const TABLE_ELEMENTS_MAX: usize = 100_000;
+
 /// Bounds what an instance may take, and remembers what it took.
 pub(crate) struct MemoryLimit {
     bytes_max: usize,
     bytes: usize,
+    table_elements: usize,
 }
 
 impl MemoryLimit {
     fn new(bytes_max: usize) -> Self {
-        Self { bytes_max, bytes: 0 }
+        Self { bytes_max, bytes: 0, table_elements: 0 }
     }
 }
 
@@ -250,7 +284,29 @@ impl ResourceLimiter for MemoryLimit {
         Ok(true)
     }
 
-    fn table_growing(&mut self, _current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
-        Ok(desired <= 100_000)
+    fn table_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
+        let elements = self.table_elements + desired.saturating_sub(current);
+        if elements > TABLE_ELEMENTS_MAX {
+            return Ok(false);
+        }
+        self.table_elements = elements;
+        Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn several_memories_and_tables_share_one_limit() {
+        let mut limit = MemoryLimit::new(100);
+        assert!(limit.memory_growing(0, 60, None).unwrap());
+        assert!(!limit.memory_growing(0, 60, None).unwrap());
+        assert!(limit.memory_growing(60, 100, None).unwrap());
+        assert!(!limit.memory_growing(0, 1, None).unwrap());
+        assert!(limit.table_growing(0, TABLE_ELEMENTS_MAX, None).unwrap());
+        assert!(!limit.table_growing(0, 1, None).unwrap());
+        assert!(!limit.table_growing(TABLE_ELEMENTS_MAX, usize::MAX, None).unwrap());
     }
 }

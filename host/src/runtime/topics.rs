@@ -33,31 +33,75 @@ pub struct Subscriber {
 pub struct Topics {
     /// Ordered by connection, so that a publication goes out in the same order everywhere.
     by_topic: HashMap<String, BTreeMap<u64, Subscriber>>,
-    by_connection: HashMap<u64, HashSet<String>>,
+    by_connection: HashMap<u64, Subscriptions>,
 }
 
+/// What one connection listens to.
+#[derive(Clone, Debug, Default)]
+struct Subscriptions {
+    topics: HashSet<String>,
+    /// What they hold in memory.
+    bytes: usize,
+}
+
+/// What one connection may listen to.
+#[derive(Clone, Copy, Debug)]
+pub struct SubscriptionLimits {
+    /// Topics.
+    pub topics: usize,
+    /// Bytes of their names, groups and presences.
+    pub bytes: usize,
+}
+
+/// A connection listens to as much as it may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a connection has more than {} subscriptions, or more than {} bytes of them", .0, .1)]
+pub struct TooManySubscriptions(usize, usize);
+
 impl Topics {
+    /// Subscribes, as [`Topics::subscribe`], within limits.
+    pub fn subscribe_within(
+        &mut self,
+        connection: u64,
+        topic: &str,
+        subscriber: Subscriber,
+        limits: SubscriptionLimits,
+    ) -> Result<(), TooManySubscriptions> {
+        let (topics, bytes) = self.by_connection.get(&connection).map_or((0, 0), |all| (all.topics.len(), all.bytes));
+        let before = self.by_topic.get(topic).and_then(|subscribers| subscribers.get(&connection));
+        let topics = topics + usize::from(before.is_none());
+        let bytes = bytes + bytes_of(topic, &subscriber) - before.map_or(0, |before| bytes_of(topic, before));
+        if topics > limits.topics || bytes > limits.bytes {
+            return Err(TooManySubscriptions(limits.topics, limits.bytes));
+        }
+        self.subscribe(connection, topic, subscriber);
+        Ok(())
+    }
+
     /// Subscribes, or changes a subscription; the cursor stays where none is given.
     pub fn subscribe(&mut self, connection: u64, topic: &str, mut subscriber: Subscriber) {
         let subscribers = self.by_topic.entry(topic.to_owned()).or_default();
         if subscriber.cursor.is_none() {
             subscriber.cursor = subscribers.get(&connection).and_then(|existing| existing.cursor);
         }
-        subscribers.insert(connection, subscriber);
-        self.by_connection.entry(connection).or_default().insert(topic.to_owned());
+        let bytes = bytes_of(topic, &subscriber);
+        let before = subscribers.insert(connection, subscriber).map_or(0, |before| bytes_of(topic, &before));
+        let all = self.by_connection.entry(connection).or_default();
+        all.topics.insert(topic.to_owned());
+        all.bytes = all.bytes + bytes - before;
     }
 
     /// Ends a subscription.
     pub fn unsubscribe(&mut self, connection: u64, topic: &str) {
-        if let Some(subscribers) = self.by_topic.get_mut(topic) {
-            subscribers.remove(&connection);
-            if subscribers.is_empty() {
-                self.by_topic.remove(topic);
-            }
+        let Some(subscribers) = self.by_topic.get_mut(topic) else { return };
+        let Some(before) = subscribers.remove(&connection) else { return };
+        if subscribers.is_empty() {
+            self.by_topic.remove(topic);
         }
-        if let Some(topics) = self.by_connection.get_mut(&connection) {
-            topics.remove(topic);
-            if topics.is_empty() {
+        if let Some(all) = self.by_connection.get_mut(&connection) {
+            all.topics.remove(topic);
+            all.bytes -= bytes_of(topic, &before);
+            if all.topics.is_empty() {
                 self.by_connection.remove(&connection);
             }
         }
@@ -65,7 +109,7 @@ impl Topics {
 
     /// Ends all subscriptions of a connection.
     pub fn remove(&mut self, connection: u64) {
-        for topic in self.by_connection.get(&connection).cloned().unwrap_or_default() {
+        for topic in self.by_connection.get(&connection).cloned().unwrap_or_default().topics {
             self.unsubscribe(connection, &topic);
         }
     }
@@ -77,7 +121,7 @@ impl Topics {
 
     /// The cursors of a connection.
     pub fn cursors(&self, connection: u64) -> Vec<(String, u64)> {
-        let topics = self.by_connection.get(&connection).into_iter().flatten();
+        let topics = self.by_connection.get(&connection).into_iter().flat_map(|all| &all.topics);
         let mut cursors: Vec<_> =
             topics.filter_map(|topic| Some((topic.clone(), self.by_topic.get(topic)?.get(&connection)?.cursor?))).collect();
         cursors.sort();
@@ -102,6 +146,11 @@ impl Topics {
     }
 }
 
+/// What a subscription holds in memory.
+fn bytes_of(topic: &str, subscriber: &Subscriber) -> usize {
+    topic.len() + subscriber.group.len() + subscriber.presence.as_ref().map_or(0, Vec::len)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -120,6 +169,21 @@ mod tests {
         assert_eq!(topics.subscribers("a").map(|(connection, _)| connection).collect::<Vec<_>>(), [2]);
         topics.remove(2);
         assert!(topics.is_empty() && topics.by_connection.is_empty());
+    }
+
+    #[test]
+    fn a_connection_that_listens_to_too_much_is_refused_until_it_listens_to_less() {
+        let (mut topics, limits) = (Topics::default(), SubscriptionLimits { topics: 2, bytes: 10 });
+        let subscribe =
+            |topics: &mut Topics, topic: &str, group: &str| topics.subscribe_within(1, topic, subscriber(group, None), limits).is_ok();
+        assert!(subscribe(&mut topics, "a", "ggg") && subscribe(&mut topics, "b", "ggg"));
+        assert!(!subscribe(&mut topics, "c", ""), "too many");
+        assert!(!subscribe(&mut topics, "a", "gggggg"), "too large");
+        assert!(subscribe(&mut topics, "a", "ggggg") && subscribe(&mut topics, "a", ""));
+        topics.unsubscribe(1, "c");
+        topics.unsubscribe(1, "b");
+        assert!(subscribe(&mut topics, "c", "gggggggg"));
+        assert!(topics.subscribe_within(2, "a", subscriber("g", None), limits).is_ok(), "others are not concerned");
     }
 
     #[test]

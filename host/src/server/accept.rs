@@ -65,13 +65,17 @@ fn permits(remote: SocketAddr, shared: &Shared) -> Result<Permits, Refusal> {
     Ok(Permits { _connection: connection, _address: shared.limiter.enter(remote.ip())? })
 }
 
-/// Says why in HTTP, if there are not too many to be told. The connection counts for nobody.
+/// Says why in HTTP, if there are not too many to be told; without a word where that would take a handshake. The
+/// connection counts for nobody.
 fn turn_away(mut stream: TcpStream, refusal: Refusal, shared: &Shared, farewells: &Arc<Semaphore>) {
     let (reason, status) = match refusal {
         Refusal::Full => ("full", "503 Service Unavailable"),
         Refusal::AddressFull => ("address", "429 Too Many Requests"),
     };
     shared.runtime.metrics().turned_away(reason);
+    if shared.tls.is_some() {
+        return;
+    }
     let Ok(permit) = farewells.clone().try_acquire_owned() else { return };
     tokio::spawn(async move {
         let answer = format!("HTTP/1.1 {status}\r\nretry-after: 5\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
@@ -104,12 +108,25 @@ async fn serve_connection(stream: TcpStream, remote: SocketAddr, permits: Permit
     };
     if spoken {
         let stream = ClientStream::new(stream, permits, limits.stall_timeout());
-        serve_http(stream, Peer::new(&shared.limiter, remote.ip(), false), shared).await;
+        let peer = Peer::new(&shared.limiter, remote.ip(), shared.tls.is_some());
+        match &shared.tls {
+            None => serve_http(stream, peer, shared).await,
+            Some(tls) => {
+                let accepted = tokio::select! {
+                    accepted = tls.accept(stream) => accepted,
+                    () = stopped(&mut stopping) => return,
+                };
+                match accepted {
+                    Ok(stream) => serve_http(stream, peer, shared.clone()).await,
+                    Err(error) => tracing::debug!(%error, "a TLS handshake failed"),
+                }
+            }
+        }
     }
 }
 
 /// Serves HTTP on a stream, over TLS or not.
-async fn serve_http<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: ClientStream<S>, peer: Peer, shared: Arc<Shared>) {
+async fn serve_http<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S, peer: Peer, shared: Arc<Shared>) {
     let mut stopping = shared.stopping.clone();
     let head_timeout = shared.limiter.limits.head_timeout();
     let service = service_fn(move |request: Request<Incoming>| {

@@ -126,6 +126,8 @@ fn hop_address(hop: &str) -> Option<IpAddr> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn ip(text: &str) -> IpAddr {
@@ -202,5 +204,41 @@ mod tests {
         assert!(!secure("127.0.0.1", false, Some("https, http")));
         assert!(!secure("9.9.9.9", false, Some("https")));
         assert!(secure("9.9.9.9", true, Some("http")));
+    }
+
+    fn hop() -> impl Strategy<Value = String> {
+        let address = prop_oneof![any::<std::net::Ipv4Addr>().prop_map(IpAddr::V4), any::<std::net::Ipv6Addr>().prop_map(IpAddr::V6)];
+        let written = (address, any::<u16>()).prop_flat_map(|(address, port)| {
+            let socket = std::net::SocketAddr::new(address, port).to_string();
+            prop_oneof![Just(address.to_string()), Just(socket), Just(format!("[{address}]")), Just(format!("10.0.0.{}", port % 256))]
+        });
+        prop_oneof![4 => written, 1 => "[ -~]{0,20}"]
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_proxies_write_is_an_address_of_theirs_or_of_the_connection(
+            lines in proptest::collection::vec(proptest::collection::vec(hop(), 0..4), 0..4), proto in "[ -~]{0,8}", trusted_remote: bool
+        ) {
+            let trusted = [Network::from_str("10.0.0.0/8").unwrap()];
+            let remote = ip(if trusted_remote { "10.9.9.9" } else { "9.9.9.9" });
+            let mut headers = HeaderMap::from_iter(proto.parse().ok().map(|proto| (FORWARDED_PROTO, proto)));
+            for line in &lines {
+                headers.append(FORWARDED_FOR, line.join(", ").parse().unwrap());
+            }
+            let client = Client::of(remote, false, &headers, &trusted);
+            let written = lines.concat().iter().flat_map(|hop| hop.split(',')).filter_map(|hop| hop_address(hop.trim())).any(|hop| hop == client.address);
+            let explained = if client.forwarded { trusted_remote && written } else { client.address == remote };
+            prop_assert!(explained);
+            prop_assert!(!client.secure || (trusted_remote && proto.trim().ends_with("https")));
+        }
+
+        #[test]
+        fn any_text_is_a_network_that_contains_itself_or_none(text in "[0-9a-f:./]{0,24}|[ -~]{0,24}") {
+            if let Ok(network) = text.parse::<Network>() {
+                let start = text.split('/').next().unwrap_or_default();
+                prop_assert!(network.contains(ip(start)), "{text}");
+            }
+        }
     }
 }

@@ -4,8 +4,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use tokio_rustls::rustls::sign::CertifiedKey;
 
-use super::{Shared, routes_on, set_budgets};
+use super::{ServerError, Shared, routes_on, set_budgets};
 use crate::runtime::{MountSettings, Reloaded, Runtime, RuntimeError};
 
 /// A listener of a server.
@@ -37,7 +38,7 @@ impl ServerHandle {
     pub fn listeners(&self) -> Vec<Listening> {
         let mounts = self.runtime.mounts();
         let listening = |listener: &Listener| Listening {
-            url: format!("http://{}", listener.address),
+            url: format!("{}://{}", if listener.shared.tls.is_some() { "https" } else { "http" }, listener.address),
             mounts: mounts.iter().filter(|mount| mount.listen == listener.listen).map(|mount| mount.name.clone()).collect(),
         };
         self.listeners.iter().map(listening).collect()
@@ -60,5 +61,40 @@ impl ServerHandle {
             *listener.shared.routes.write() = routes_on(&listener.listen, &self.runtime);
         }
         Ok(reloaded)
+    }
+
+    /// Reads all certificates anew from their files. If one of them cannot be used, nothing comes of it.
+    pub fn read_certificates(&self) -> Result<Certificates, ServerError> {
+        let mut read = Vec::new();
+        for (index, listener) in self.listeners.iter().enumerate() {
+            if let Some(tls) = &listener.shared.tls {
+                let certificate = tls.read().map_err(|error| ServerError::Tls { address: listener.listen.clone(), error })?;
+                read.push((index, certificate));
+            }
+        }
+        Ok(Certificates { listeners: self.listeners.clone(), read })
+    }
+
+    /// Reads all certificates anew and exchanges them; on an error all stay as they are.
+    pub fn reload_certificates(&self) -> Result<(), ServerError> {
+        self.read_certificates().map(Certificates::exchange)
+    }
+}
+
+/// Certificates as their files hold them now.
+pub struct Certificates {
+    listeners: Arc<Vec<Listener>>,
+    /// By the index of their listener.
+    read: Vec<(usize, CertifiedKey)>,
+}
+
+impl Certificates {
+    /// Gives them to new connections; those that are open go on.
+    pub fn exchange(self) {
+        for (index, certificate) in self.read {
+            if let Some(tls) = self.listeners.get(index).and_then(|listener| listener.shared.tls.as_ref()) {
+                tls.exchange(certificate);
+            }
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! The server: listeners, routes, HTTP and WebSockets in front of a [`Runtime`].
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,14 +25,16 @@ pub mod rate;
 mod requests;
 mod routes;
 mod stream;
+pub mod tls;
 mod websocket;
 
 use address::Network;
 use handle::Listener;
-pub use handle::{Listening, ServerHandle};
+pub use handle::{Certificates, Listening, ServerHandle};
 use limiter::Limiter;
 use limits::Limits;
 use routes::Routes;
+use tls::{Tls, TlsError, TlsFiles};
 
 /// Time for open HTTP exchanges when the process stops.
 const HTTP_DRAIN: Duration = Duration::from_secs(5);
@@ -53,6 +55,14 @@ pub enum ServerError {
         /// Why.
         error: std::io::Error,
     },
+    /// The certificate of a listener cannot be used.
+    #[error("TLS of {address}: {error}")]
+    Tls {
+        /// As configured.
+        address: String,
+        /// Why.
+        error: TlsError,
+    },
 }
 
 /// How the server is set.
@@ -62,10 +72,22 @@ pub struct ServerSettings {
     pub listen: String,
     /// What `/metrics` asks for as a bearer token; none: it is open.
     pub admin_token: Option<String>,
+    /// Certificates by the address of their listener, as it is configured; a listener without one speaks plain HTTP.
+    pub tls: BTreeMap<String, TlsFiles>,
     /// What clients may take.
     pub limits: Limits,
     /// Proxies that are believed when they say whom they speak for.
     pub trusted_proxies: Vec<Network>,
+}
+
+impl ServerSettings {
+    /// Whether all certificates can be used.
+    pub fn check(&self) -> Result<(), ServerError> {
+        for (address, files) in &self.tls {
+            files.check().map_err(|error| ServerError::Tls { address: address.clone(), error })?;
+        }
+        Ok(())
+    }
 }
 
 /// A running server.
@@ -84,6 +106,8 @@ pub(crate) struct Shared {
     /// The listener that answers for the process itself.
     pub(crate) main: bool,
     pub(crate) admin_token: Option<String>,
+    /// Its certificate; none: plain HTTP.
+    pub(crate) tls: Option<Tls>,
     pub(crate) limiter: Arc<Limiter>,
     /// Set once the process stops.
     pub(crate) stopping: watch::Receiver<bool>,
@@ -117,6 +141,8 @@ impl Server {
         }
         let (mut addresses, mut listeners, mut accepting) = (Vec::new(), Vec::new(), JoinSet::new());
         for (index, listen) in all.into_iter().enumerate() {
+            let tls = settings.tls.get(&listen).cloned().map(Tls::load).transpose();
+            let tls = tls.map_err(|error| ServerError::Tls { address: listen.clone(), error })?;
             let listener = bind(&listen).await.map_err(|error| ServerError::Listen { address: listen.clone(), error })?;
             let address = listener.local_addr().map_err(|error| ServerError::Listen { address: listen.clone(), error })?;
             addresses.push(address);
@@ -125,6 +151,7 @@ impl Server {
                 runtime: runtime.clone(),
                 main: index == 0,
                 admin_token: settings.admin_token.clone(),
+                tls,
                 limiter: limiter.clone(),
                 stopping: stopping.clone(),
             });

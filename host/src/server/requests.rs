@@ -14,9 +14,13 @@ use super::limiter::{Flow, Visitor};
 use super::rate::Pace;
 use super::{Shared, heads, operations, websocket};
 use crate::runtime::http::{Admission, BodyFailure, BodyIn, BodyOut, BodyPlan, Response as MountResponse};
+use crate::runtime::limits::loggable;
 use crate::runtime::plans::Fallback;
 use crate::runtime::wit_types::{Header, RequestHead};
 use crate::runtime::{CallFailed, Charge, MountCore};
+
+/// Headers that a component may give an answer.
+pub(crate) const HEADERS_MAX: usize = 1000;
 
 /// Every answer of the server.
 pub(crate) type Answer = Response<Full<Bytes>>;
@@ -183,10 +187,14 @@ fn with_headers(code: StatusCode, headers: &[Header], body: Bytes) -> Answer {
     *answer.status_mut() = code;
     for header in headers {
         match (HeaderName::try_from(header.name.as_str()), HeaderValue::from_bytes(&header.value)) {
-            (Ok(name), Ok(value)) => {
+            (Ok(name), Ok(value)) if answer.headers().len() < HEADERS_MAX => {
                 answer.headers_mut().append(name, value);
             }
-            _ => tracing::error!(header = header.name, "a header of the component is not valid and was left out"),
+            (Ok(_), Ok(_)) => {
+                tracing::error!(headers_max = HEADERS_MAX, "an answer of the component has too many headers: the rest was left out");
+                break;
+            }
+            _ => tracing::error!(header = %loggable(&header.name), "a header of the component is not valid and was left out"),
         }
     }
     answer

@@ -37,6 +37,9 @@ const HEADER_BYTES_MAX: u32 = 1 << 20;
 /// Of the encoded key. File names have at most 255 bytes.
 const KEY_BYTES_MAX: usize = 240;
 
+/// Written by the probe of readiness, so that a disk without space shows.
+const READY_BYTES: usize = 64 << 10;
+
 const SUFFIX: &str = ".object";
 
 /// The folder in a data folder, by custom.
@@ -101,35 +104,36 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, StorageErr
     joined.unwrap_or_else(|error| Err(StorageError::Unavailable(error.to_string())))
 }
 
-fn storage_error(error: io::Error) -> StorageError {
-    match error.kind() {
+fn storage_error(path: &Path) -> impl Fn(io::Error) -> StorageError {
+    move |error| match error.kind() {
         io::ErrorKind::NotFound => StorageError::NotFound,
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => StorageError::Limit("disk".to_owned()),
-        _ => StorageError::Unavailable(error.to_string()),
+        _ => StorageError::Unavailable(format!("{}: {error}", path.display())),
     }
 }
 
 /// For writes: a folder that has gone is no answer to "where is the object".
-fn write_error(error: io::Error) -> StorageError {
-    match storage_error(error) {
-        StorageError::NotFound => StorageError::Unavailable("a folder of the storage is gone".to_owned()),
+fn write_error(path: &Path) -> impl Fn(io::Error) -> StorageError {
+    move |error| match storage_error(path)(error) {
+        StorageError::NotFound => StorageError::Unavailable(format!("{}: its folder is gone", path.display())),
         other => other,
     }
 }
 
 fn damaged(path: &Path) -> StorageError {
-    StorageError::Unavailable(format!("{} is damaged or of a newer format", path.display()))
+    StorageError::Unavailable(format!("{} is damaged: restore it from a backup", path.display()))
 }
 
 impl Folder {
     fn open(path: PathBuf, clock: Clock) -> Result<Self, StorageError> {
-        create_folder(&path).map_err(write_error)?;
+        create_folder(&path).map_err(write_error(&path))?;
         let lock = FolderLock::take(&path, ".lock").map_err(|error| StorageError::Unavailable(error.to_string()))?;
         let temporary = path.join(TEMPORARY);
-        create_folder(&temporary).map_err(write_error)?;
+        create_folder(&temporary).map_err(write_error(&temporary))?;
         // The lock says that nobody is writing these.
-        for entry in fs::read_dir(&temporary).map_err(write_error)? {
-            fs::remove_file(entry.map_err(write_error)?.path()).map_err(write_error)?;
+        for entry in fs::read_dir(&temporary).map_err(write_error(&temporary))? {
+            let leftover = entry.map_err(write_error(&temporary))?.path();
+            fs::remove_file(&leftover).map_err(write_error(&leftover))?;
         }
         Ok(Self { path, temporary, temporary_next: AtomicU64::new(0), freezer: Arc::default(), clock, _lock: lock })
     }
@@ -146,15 +150,19 @@ impl Folder {
 
     /// Opens an object; the file stands at its content.
     fn open_object(path: &Path) -> Result<(File, Header), StorageError> {
-        let mut file = File::open(path).map_err(storage_error)?;
+        let mut file = File::open(path).map_err(storage_error(path))?;
         let cut = |error: io::Error| match error.kind() {
             io::ErrorKind::UnexpectedEof => damaged(path),
-            _ => storage_error(error),
+            _ => storage_error(path)(error),
         };
         let mut start = [0; 12];
         file.read_exact(&mut start).map_err(cut)?;
         let (magic, length) = start.split_at(MAGIC.len());
         let length = length.try_into().map(u32::from_be_bytes).map_err(|_| damaged(path))?;
+        if magic[..MAGIC.len() - 1] == MAGIC[..MAGIC.len() - 1] && magic.last() > MAGIC.last() {
+            let newer = format!("{} is of a format that only a newer version of this program knows", path.display());
+            return Err(StorageError::Unavailable(newer));
+        }
         if magic != MAGIC || length > HEADER_BYTES_MAX {
             return Err(damaged(path));
         }
@@ -162,24 +170,27 @@ impl Folder {
         file.read_exact(&mut header).map_err(cut)?;
         let header: Header = serde_json::from_slice(&header).map_err(|_| damaged(path))?;
         let content_start = start.len() as u64 + u64::from(length);
-        if file.metadata().map_err(storage_error)?.len() != content_start + header.size {
+        if Some(file.metadata().map_err(storage_error(path))?.len()) != content_start.checked_add(header.size) {
             return Err(damaged(path));
         }
         Ok((file, header))
     }
 
     fn read(&self, mount: &str, key: &str, range: Option<(u64, u64)>) -> Result<Bytes, StorageError> {
-        let (mut file, header) = Self::open_object(&self.path_of(mount, key))?;
+        let path = &self.path_of(mount, key);
+        let (mut file, header) = Self::open_object(path)?;
         let (start, length) = clamp_range(header.size, range);
         let bytes = usize::try_from(length).map_err(|_| StorageError::Limit("memory".to_owned()))?;
-        let content_start = file.stream_position().map_err(storage_error)?;
-        file.seek(SeekFrom::Start(content_start + start)).map_err(storage_error)?;
+        let content_start = file.stream_position().map_err(storage_error(path))?;
+        file.seek(SeekFrom::Start(content_start + start)).map_err(storage_error(path))?;
         let mut content = Vec::new();
         // Not `vec!`: too large an object is an error of this call, not the end of the process.
         content.try_reserve_exact(bytes).map_err(|_| StorageError::Limit("memory".to_owned()))?;
-        file.take(length).read_to_end(&mut content).map_err(storage_error)?;
-        if content.len() != bytes {
-            return Err(StorageError::Unavailable("an object ended early".to_owned()));
+        file.take(length).read_to_end(&mut content).map_err(storage_error(path))?;
+        // A piece cannot be checked against the hash of the whole.
+        let whole = length == header.size;
+        if content.len() != bytes || whole && header.sha256.is_some_and(|expected| hex(&Sha256::digest(&content)) != expected) {
+            return Err(damaged(path));
         }
         Ok(content.into())
     }
@@ -192,7 +203,11 @@ impl Folder {
         let length = length.ok_or_else(|| StorageError::Limit("size of a key or content type".to_owned()))?;
         let path = self.path_of(mount, key);
         let folder = path.parent().unwrap_or(&self.path);
-        create_folder(folder).map_err(write_error)?;
+        if !self.path.is_dir() {
+            // Made anew it would hide that all objects are gone.
+            return Err(write_error(&path)(io::ErrorKind::NotFound.into()));
+        }
+        create_folder(folder).map_err(write_error(folder))?;
         let temporary = self.temporary_path();
         let written = write_synced(&temporary, &[MAGIC, &length.to_be_bytes(), &encoded, content])
             .and_then(|()| self.freezer.replace(&temporary, &path))
@@ -200,7 +215,7 @@ impl Folder {
         if let Err(error) = written {
             // If it is there at all, it is of no use; the next start would sweep it.
             let _ = fs::remove_file(&temporary);
-            return Err(write_error(error));
+            return Err(write_error(&path)(error));
         }
         Ok(header.into_info())
     }
@@ -208,32 +223,49 @@ impl Folder {
     fn delete(&self, mount: &str, key: &str) -> Result<(), StorageError> {
         let path = self.path_of(mount, key);
         match self.freezer.remove(&path) {
-            Ok(()) => sync_folder(path.parent().unwrap_or(&self.path)).map_err(write_error),
+            Ok(()) => sync_folder(path.parent().unwrap_or(&self.path)).map_err(write_error(&path)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(storage_error(error)),
+            Err(error) => Err(storage_error(&path)(error)),
         }
     }
 
     fn list(&self, mount: &str, prefix: &str, after: Option<&str>, limit: u32) -> Result<Vec<(String, ObjectInfo)>, StorageError> {
         // An object that is deleted between the look at its name and the look at its header leaves a gap, and an
         // answer below the limit would be taken for the last: then all is looked at again.
-        loop {
-            let found = self.smallest_keys(mount, prefix, after, limit as usize)?;
-            let infos = found.into_iter().map(|(key, path)| Ok((key, Self::open_object(&path)?.1.into_info())));
-            match infos.collect() {
-                Err(StorageError::NotFound) => {}
-                result => return result,
+        let mut left_out = HashSet::new();
+        'again: loop {
+            let mut infos = Vec::new();
+            for (key, path) in self.smallest_keys(mount, prefix, after, limit as usize, &left_out)? {
+                match Self::open_object(&path) {
+                    Ok((_, header)) => infos.push((key, header.into_info())),
+                    Err(error) => {
+                        if error != StorageError::NotFound {
+                            // One bad file must not hide all others.
+                            tracing::error!(mount, key, %error, "an object is left out of a listing");
+                            left_out.insert(path);
+                        }
+                        continue 'again;
+                    }
+                }
             }
+            return Ok(infos);
         }
     }
 
-    fn smallest_keys(&self, mount: &str, prefix: &str, after: Option<&str>, limit: usize) -> Result<Vec<(String, PathBuf)>, StorageError> {
+    fn smallest_keys(
+        &self,
+        mount: &str,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+        left_out: &HashSet<PathBuf>,
+    ) -> Result<Vec<(String, PathBuf)>, StorageError> {
         // The largest is on top, and goes when there are too many.
         let mut smallest = BinaryHeap::new();
         for shard in entries(&self.path_of_mount(mount))? {
             for path in entries(&shard)? {
-                let Some(key) = key_of(&path)? else { continue };
-                if !key.starts_with(prefix) || after.is_some_and(|after| key.as_str() <= after) {
+                let Some(key) = key_of(&path) else { continue };
+                if left_out.contains(&path) || !key.starts_with(prefix) || after.is_some_and(|after| key.as_str() <= after) {
                     continue;
                 }
                 smallest.push((key, path));
@@ -245,6 +277,21 @@ impl Folder {
         Ok(smallest.into_sorted_vec())
     }
 
+    /// The bytes of all files of a mount, headers included.
+    fn object_bytes(&self, mount: &str) -> Result<u64, StorageError> {
+        let mut bytes = 0;
+        for shard in entries(&self.path_of_mount(mount))? {
+            for path in entries(&shard)? {
+                match fs::metadata(&path) {
+                    Ok(metadata) => bytes += metadata.len(),
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    Err(error) => return Err(storage_error(&path)(error)),
+                }
+            }
+        }
+        Ok(bytes)
+    }
+
     fn temporary_path(&self) -> PathBuf {
         self.temporary.join(self.temporary_next.fetch_add(1, Ordering::Relaxed).to_string())
     }
@@ -252,10 +299,13 @@ impl Folder {
     fn ready(&self) -> Result<(), StorageError> {
         let path = self.temporary_path();
         let number = (self.clock)().to_be_bytes();
-        write_synced(&path, &[&number]).map_err(write_error)?;
-        let read = fs::read(&path).map_err(write_error)?;
-        fs::remove_file(&path).map_err(write_error)?;
-        if read == number { Ok(()) } else { Err(StorageError::Unavailable("read something else than was written".to_owned())) }
+        let written = write_synced(&path, &[&number, &[0; READY_BYTES]]);
+        let read = written.and_then(|()| fs::read(&path));
+        // A full disk is to have this space back.
+        let removed = fs::remove_file(&path);
+        let read = read.map_err(write_error(&path))?;
+        removed.map_err(write_error(&path))?;
+        if read.starts_with(&number) { Ok(()) } else { Err(StorageError::Unavailable("read something else than was written".to_owned())) }
     }
 }
 
@@ -272,23 +322,26 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>, StorageError> {
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(storage_error(error)),
+        // A file that is none of ours.
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => return Ok(Vec::new()),
+        Err(error) => return Err(storage_error(folder)(error)),
     };
-    entries.map(|entry| entry.map(|entry| entry.path()).map_err(storage_error)).collect()
+    entries.map(|entry| entry.map(|entry| entry.path()).map_err(storage_error(folder))).collect()
 }
 
-/// The key of an object's file; none where it is something else.
-fn key_of(path: &Path) -> Result<Option<String>, StorageError> {
-    let Some(encoded) = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(SUFFIX)) else {
-        return Ok(None);
-    };
+/// The key of an object's file; none where it is something else, or cannot be told.
+fn key_of(path: &Path) -> Option<String> {
+    let encoded = path.file_name()?.to_str()?.strip_suffix(SUFFIX)?;
     if let Some(key) = decode_name(encoded, KEY_BYTES_MAX) {
-        return Ok(Some(key));
+        return Some(key);
     }
     match Folder::open_object(path) {
-        Ok((_, header)) => Ok(Some(header.key)),
-        Err(StorageError::NotFound) => Ok(None),
-        Err(error) => Err(error),
+        Ok((_, header)) => Some(header.key),
+        Err(StorageError::NotFound) => None,
+        Err(error) => {
+            tracing::error!(%error, "an object is left out of a listing");
+            None
+        }
     }
 }
 
@@ -311,7 +364,7 @@ pub(crate) fn verify_object(path: &Path, content: bool) -> Result<(), StorageErr
         let mut digest = Sha256::new();
         let mut chunk = vec![0; 1 << 20];
         loop {
-            match file.read(&mut chunk).map_err(storage_error)? {
+            match file.read(&mut chunk).map_err(storage_error(path))? {
                 0 => break,
                 length => digest.update(&chunk[..length]),
             }
@@ -393,6 +446,10 @@ impl Objects for FileObjects {
         Ok(Box::new(PinnedObjects { folder: Arc::clone(&self.folder), view }))
     }
 
+    async fn object_bytes(&self, mount: &str) -> Result<u64, StorageError> {
+        self.run(mount, "", |folder, mount, _| folder.object_bytes(mount)).await
+    }
+
     async fn ready(&self) -> Result<(), StorageError> {
         self.run("", "", |folder, _, _| folder.ready()).await
     }
@@ -425,6 +482,47 @@ mod tests {
         }
     }
 
+    /// What a disk may give back: a whole file with some bytes changed, cut, or with a header of any numbers.
+    fn damaged_file() -> impl Strategy<Value = Vec<u8>> {
+        let with_header = |header: String, content: Vec<u8>| {
+            let length = u32::try_from(header.len()).unwrap().to_be_bytes();
+            [MAGIC, &length[..], header.as_bytes(), &content].concat()
+        };
+        let number = prop_oneof![any::<u64>(), Just(u64::MAX), Just(0), 0_u64..40];
+        let header = (number.clone(), number, any::<String>()).prop_map(|(size, created_ms, text)| {
+            let name = serde_json::to_string(&text).unwrap();
+            format!(r#"{{"key":"k","size":{size},"content_type":{name},"sha256":[],"created_ms":{created_ms},"etag":{name}}}"#)
+        });
+        let whole = (header, proptest::collection::vec(any::<u8>(), 0..40)).prop_map(move |(header, content)| with_header(header, content));
+        let changed = (whole, any::<proptest::sample::Index>(), any::<u8>(), any::<bool>()).prop_map(|(mut file, at, byte, cut)| {
+            let at = at.index(file.len());
+            match cut {
+                true => file.truncate(at),
+                false => file[at] = byte,
+            }
+            file
+        });
+        prop_oneof![changed, proptest::collection::vec(any::<u8>(), 0..64)]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn any_file_is_an_object_or_damaged(file in damaged_file()) {
+            let folder = tempfile::tempdir().unwrap();
+            block_on(async {
+                let store = FileObjects::open(folder.path()).await.unwrap();
+                store.write("m", "k", "", Bytes::new()).await.unwrap();
+                fs::write(store.folder.path_of("m", "k"), &file).unwrap();
+                match (store.head("m", "k").await, store.read("m", "k", None).await) {
+                    (Ok(info), Ok(content)) => assert_eq!(info.size, content.len() as u64),
+                    (Err(head), Err(read)) => assert!(matches!((&head, &read), (StorageError::Unavailable(_), StorageError::Unavailable(_)))),
+                    (head, read) => panic!("{head:?}, and yet {read:?}"),
+                }
+            });
+        }
+    }
+
     #[tokio::test]
     async fn objects_survive_a_restart_and_leftovers_do_not() {
         let folder = tempfile::tempdir().unwrap();
@@ -452,10 +550,26 @@ mod tests {
             fs::write(&path, &whole[..length]).unwrap();
             assert!(matches!(store.read("m", "k", None).await, Err(StorageError::Unavailable(_))), "{length}");
         }
+        let mut flipped = whole.clone();
+        *flipped.last_mut().unwrap() ^= 1;
+        fs::write(&path, &flipped).unwrap();
+        let refused = store.read("m", "k", None).await.unwrap_err().to_string();
+        assert!(refused.contains(path.to_str().unwrap()) && refused.contains("restore"), "{refused}");
         let mut newer = whole.clone();
         newer[MAGIC.len() - 1] = b'2';
         fs::write(&path, &newer).unwrap();
-        assert!(matches!(store.head("m", "k").await, Err(StorageError::Unavailable(_))));
+        let refused = store.head("m", "k").await.unwrap_err().to_string();
+        assert!(refused.contains("newer version"), "{refused}");
+        store.write("m", "whole", "", Bytes::from_static(b"content")).await.unwrap();
+        let listed = store.list("m", "", None, 1).await.unwrap();
+        assert_eq!(listed.len(), 1, "a listing goes on behind it");
+        assert_eq!(listed[0].0, "whole");
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        for refused in [store.read("m", "k", None).await.err(), store.write("m", "k", "", Bytes::new()).await.err()] {
+            assert!(matches!(&refused, Some(StorageError::Unavailable(what)) if what.contains(".object")), "{refused:?}");
+        }
+        fs::remove_dir(&path).unwrap();
         store.write("m", "k", "", Bytes::from_static(b"new")).await.unwrap();
         assert_eq!(store.read("m", "k", None).await, Ok(Bytes::from_static(b"new")));
     }

@@ -15,6 +15,9 @@ mod freezer;
 pub mod memory;
 pub mod sqlite;
 
+/// Objects listed at once where all are looked at.
+const LIST_COUNT: u32 = 1_000;
+
 /// Why the storage did not do what it was asked.
 #[derive(Clone, Debug, thiserror::Error, PartialEq)]
 pub enum StorageError {
@@ -95,6 +98,19 @@ pub trait Objects: Send + Sync + 'static {
     /// Pins a view of all objects for a backup.
     async fn pin(&self) -> Result<Box<dyn Pinned>, StorageError> {
         Err(StorageError::Unavailable("this backend is backed up by means of its own".into()))
+    }
+    /// The bytes of all objects of a mount, for its quota; asked once per start.
+    async fn object_bytes(&self, mount: &str) -> Result<u64, StorageError> {
+        let (mut bytes, mut after) = (0, None::<String>);
+        loop {
+            let page = self.list(mount, "", after.as_deref(), LIST_COUNT).await?;
+            bytes += page.iter().map(|(_, info)| info.size).sum::<u64>();
+            let full = page.len() >= LIST_COUNT as usize;
+            match page.into_iter().next_back().filter(|_| full) {
+                Some((key, _)) => after = Some(key),
+                None => return Ok(bytes),
+            }
+        }
     }
     /// Whether the backend works right now (asked by `/readyz`).
     async fn ready(&self) -> Result<(), StorageError>;

@@ -18,8 +18,8 @@ use super::{KeyValue, StorageError};
 use crate::backup::Pinned;
 use crate::executor::ExecutorError;
 use crate::executor::sqlite::backup::pin_file;
-use crate::executor::sqlite::connection::{FileFormat, open_file};
 use crate::executor::sqlite::folder::create_folder;
+use crate::executor::sqlite::format::{FileFormat, FileIdentity, open_existing, open_file, vacuum};
 use crate::executor::sqlite::statement::executor_error;
 
 pub(crate) const FORMAT: FileFormat = FileFormat { application: u32::from_be_bytes(*b"SYNk"), version: 1 };
@@ -36,6 +36,9 @@ const BUSY_MAX: Duration = Duration::from_secs(5);
 
 /// Facts swept at once; so long others wait.
 const SWEEP_COUNT: u32 = 200;
+
+/// Free pages given back at once (1 MiB).
+const VACUUM_PAGES: u32 = 256;
 
 // Keys are blobs: any text is one, and bytes compare as bytes.
 const SCHEMA: &str = "
@@ -60,6 +63,9 @@ pub struct SqliteKeyValue {
 
 struct Shared {
     folder: PathBuf,
+    path: PathBuf,
+    /// What is written to a file that was moved or deleted would be lost.
+    identity: FileIdentity,
     connection: Mutex<Connection>,
     /// For copying the log back while `connection` goes on.
     upkeep: Mutex<Connection>,
@@ -86,8 +92,12 @@ impl SqliteKeyValue {
         let runtime = Handle::current();
         let opened = runtime.spawn_blocking(move || open_both(&data_folder)).await;
         let (folder, connection, upkeep) = opened.map_err(|error| StorageError::Unavailable(error.to_string()))??;
+        let path = folder.join(FILE);
+        let identity = FileIdentity::of(&path).map_err(|error| StorageError::Unavailable(format!("{}: {error}", path.display())))?;
         let shared = Arc::new(Shared {
             folder,
+            path,
+            identity,
             connection: Mutex::new(connection),
             upkeep: Mutex::new(upkeep),
             upkeep_runs: AtomicBool::new(false),
@@ -117,6 +127,7 @@ impl SqliteKeyValue {
 
     /// Runs a change as one transaction.
     fn change<T>(&self, run: impl FnOnce(&Connection, i64) -> Result<T, StorageError>) -> Result<T, StorageError> {
+        self.shared.identity.check(&self.shared.path).map_err(from_executor)?;
         let now_ms = stored_ms((self.shared.clock)());
         let mut connection = self.shared.connection.lock();
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(storage_error)?;
@@ -129,7 +140,7 @@ impl SqliteKeyValue {
 }
 
 impl Shared {
-    /// Sweeps what has expired and copies the log back. Blocks.
+    /// Sweeps what has expired, gives back free pages and copies the log back. Blocks.
     fn keep_up(&self) -> Result<(), rusqlite::Error> {
         let now_ms = stored_ms((self.clock)());
         loop {
@@ -141,10 +152,22 @@ impl Shared {
                 break;
             }
         }
+        let mut free_before = u32::MAX;
+        loop {
+            let connection = self.connection.lock();
+            let free_pages = connection.query_row("PRAGMA freelist_count", [], |row| row.get(0))?;
+            // A file made without `auto_vacuum` keeps them all.
+            if free_pages < VACUUM_PAGES || free_pages >= free_before {
+                break;
+            }
+            free_before = free_pages;
+            vacuum(&connection, VACUUM_PAGES)?;
+        }
         self.upkeep.lock().query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
     }
 }
 
+/// The folder, and two connections to its file.
 fn open_both(folder: &Path) -> Result<(PathBuf, Connection, Connection), StorageError> {
     let failed = |error: std::io::Error| StorageError::Unavailable(format!("{}: {error}", folder.display()));
     create_folder(folder).map_err(failed)?;
@@ -156,7 +179,7 @@ fn open_both(folder: &Path) -> Result<(PathBuf, Connection, Connection), Storage
     connection.busy_timeout(BUSY_MAX).map_err(storage_error)?;
     connection.execute_batch("PRAGMA synchronous = NORMAL; PRAGMA wal_autocheckpoint = 0").map_err(storage_error)?;
     connection.execute_batch(SCHEMA).map_err(storage_error)?;
-    let upkeep = open_file(&path, FORMAT).map_err(from_executor)?;
+    let upkeep = open_existing(&path, FORMAT).map_err(from_executor)?;
     upkeep.execute_batch("PRAGMA synchronous = NORMAL").map_err(storage_error)?;
     Ok((folder, connection, upkeep))
 }
@@ -170,7 +193,10 @@ fn from_executor(error: ExecutorError) -> StorageError {
 }
 
 fn storage_error(error: rusqlite::Error) -> StorageError {
-    from_executor(executor_error(error))
+    match from_executor(executor_error(error)) {
+        StorageError::Unavailable(what) => StorageError::Unavailable(format!("{FILE}: {what}")),
+        other => other,
+    }
 }
 
 /// Times beyond what SQLite can hold are never reached.
@@ -327,6 +353,76 @@ mod tests {
         clock.pass(10);
         assert_eq!(store.get("m", "goes").await, Ok(None));
         assert_eq!(store.get("m", "stays").await, Ok(Some(vec![1])));
+    }
+
+    #[tokio::test]
+    async fn a_full_store_refuses_reads_on_and_resumes() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = SqliteKeyValue::open(folder.path()).await.unwrap();
+        store.set("m", "small", vec![1], None).await.unwrap();
+        let pages_max = |pages: u32| store.shared.connection.lock().pragma_update(None, "max_page_count", pages).unwrap();
+        pages_max(20);
+        for _ in 0..3 {
+            assert_eq!(store.set("m", "large", vec![2; 200_000], None).await, Err(StorageError::Limit("disk".into())));
+            assert_eq!(store.get("m", "large").await, Ok(None));
+            assert_eq!(store.get("m", "small").await, Ok(Some(vec![1])));
+            assert_eq!(store.increment("m", "counter", 1, None).await.map(|_| ()), Ok(()), "what fits is taken");
+        }
+        pages_max(1 << 20);
+        store.set("m", "large", vec![2; 200_000], None).await.unwrap();
+        assert_eq!(store.get("m", "large").await, Ok(Some(vec![2; 200_000])));
+        assert_eq!(store.increment("m", "counter", 0, None).await, Ok(3));
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_gone_takes_no_changes() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = SqliteKeyValue::open(folder.path()).await.unwrap();
+        std::fs::remove_file(folder.path().join(FILE)).unwrap();
+        for refused in [store.set("m", "k", vec![1], None).await, store.ready().await] {
+            assert!(matches!(&refused, Err(StorageError::Unavailable(what)) if what.contains(FILE)), "{refused:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn upkeep_of_a_file_that_cannot_shrink_ends() {
+        let folder = tempfile::tempdir().unwrap();
+        drop(open_file(&folder.path().join(FILE), FORMAT).unwrap());
+        let foreign = Connection::open(folder.path().join(FILE)).unwrap();
+        foreign.execute_batch("PRAGMA auto_vacuum = NONE; VACUUM").unwrap();
+        assert_eq!(foreign.query_row("PRAGMA auto_vacuum", [], |row| row.get(0)), Ok(0));
+        drop(foreign);
+        let store = SqliteKeyValue::open(folder.path()).await.unwrap();
+        store.set("m", "large", vec![1; 4 * VACUUM_PAGES as usize * 4096], None).await.unwrap();
+        store.delete("m", "large").await.unwrap();
+        let shared = Arc::clone(&store.shared);
+        let kept_up = tokio::task::spawn_blocking(move || shared.keep_up());
+        tokio::time::timeout(Duration::from_secs(20), kept_up).await.unwrap().unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn damage_in_the_middle_is_said_by_name_and_costs_no_other_facts() {
+        const PAGE_BYTES: usize = 4096;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(FILE);
+        let store = SqliteKeyValue::open(folder.path()).await.unwrap();
+        let key = |number: usize| format!("{number:04}");
+        for number in 0..500 {
+            store.set("m", &key(number), vec![7; 200], None).await.unwrap();
+        }
+        store.shared.connection.lock().query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+        drop(store);
+        let mut content = std::fs::read(&path).unwrap();
+        let middle = content.windows(4).position(|window| window == b"0250").unwrap() / PAGE_BYTES * PAGE_BYTES;
+        content[middle..middle + PAGE_BYTES].fill(0xA5);
+        std::fs::write(&path, content).unwrap();
+        let store = SqliteKeyValue::open(folder.path()).await.unwrap();
+        for refused in [store.get("m", &key(250)).await.map(|_| ()), store.set("m", &key(250), vec![8], None).await] {
+            let Err(StorageError::Unavailable(said)) = refused else { panic!("{refused:?}") };
+            assert!(said.contains(FILE) && said.contains("damaged") && said.contains("restore a backup"), "{said}");
+        }
+        assert_eq!(store.get("m", &key(0)).await, Ok(Some(vec![7; 200])));
+        store.set("m", &key(499), vec![9], None).await.unwrap();
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -5,7 +5,8 @@ use std::process::{Output, Stdio};
 
 use serde_json::json;
 use syncline_tests::DEADLINE;
-use syncline_tests::process::{Process, command};
+pub use syncline_tests::process::data_folder;
+use syncline_tests::process::{self, Process, command, with_compiled_code};
 use syncline_tests::secsync::Author;
 use syncline_tests::socket::Socket;
 use tempfile::TempDir;
@@ -24,12 +25,7 @@ pub async fn run(arguments: &[&str], variables: &[(&str, &str)]) -> (Output, Str
 
 /// A run that must fail with a message that has all these words.
 pub async fn fails(arguments: &[&str], words: &[&str]) {
-    let (output, text) = run(arguments, &[]).await;
-    assert!(!output.status.success(), "{arguments:?} worked: {text}");
-    for word in words {
-        assert!(text.contains(word), "{word:?} is missing in {text}");
-    }
-    assert!(!text.contains("panicked"), "{text}");
+    process::fails(command(arguments), words).await;
 }
 
 /// Writes a file into a folder; its path.
@@ -42,21 +38,6 @@ pub fn write(folder: &TempDir, name: &str, text: &str) -> String {
 /// An empty folder.
 pub fn folder() -> TempDir {
     tempfile::tempdir().expect("folders can be made")
-}
-
-/// Puts the compiled component of the other tests into a data folder: compiling it takes longer than they do.
-pub fn with_compiled_code(data: &Path) {
-    let shared = std::env::temp_dir().join("syncline-tests-cache");
-    std::fs::create_dir_all(&shared).expect("folders can be made");
-    std::fs::create_dir_all(data).expect("folders can be made");
-    std::os::unix::fs::symlink(shared, data.join("cache")).expect("links can be made");
-}
-
-/// A data folder with nothing but compiled code.
-pub fn data_folder() -> TempDir {
-    let folder = folder();
-    with_compiled_code(folder.path());
-    folder
 }
 
 /// The path of a folder as text.

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use syncline_tests::process::command;
+use syncline_tests::tls::Certificate;
 
 /// Every Markdown file of the user guide.
 fn pages() -> Vec<PathBuf> {
@@ -25,6 +26,7 @@ fn blocks(page: &str, language: &str) -> Vec<String> {
 #[tokio::test]
 async fn every_configuration_in_the_documentation_is_valid() {
     let folder = tempfile::tempdir().expect("a folder");
+    Certificate::new("localhost").write(&folder.path().join("fullchain.pem"), &folder.path().join("key.pem"));
     let mut checked = 0;
     for path in pages() {
         let page = std::fs::read_to_string(&path).expect("it can be read");

@@ -1,13 +1,14 @@
 //! End to end: a client on one side of a socket, the shipped component in the real host on the other.
 //!
 //! `bad_input` holds what must be refused or ignored, `protocol` what must work, `server` what is around the protocols,
-//! `hostile` clients that mean harm, `cli` the command, `operations` what whoever runs the server does, `component` what the
-//! component may ask its host for.
+//! `tls` what is encrypted on the way, `hostile` clients that mean harm, `cli` the command, `operations` what whoever runs
+//! the server does, `component` what the component may ask its host for.
 
 mod bad_input;
 mod cli;
 mod component;
 mod docs;
+mod examples;
 mod hostile;
 mod operations;
 mod protocol;
@@ -15,3 +16,4 @@ mod raw;
 mod reload;
 mod server;
 mod support;
+mod tls;

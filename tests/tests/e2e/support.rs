@@ -2,10 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use syncline_tests::DEADLINE;
+pub use syncline_tests::eventually;
 use syncline_tests::secsync::{Author, Snapshot};
 use syncline_tests::server::TestServer;
 use syncline_tests::socket::{Received, Socket};
@@ -152,16 +151,4 @@ pub fn without(frame: &Value, pointer: &str) -> Value {
     let object = frame.pointer_mut(object).and_then(Value::as_object_mut).expect("the object is there");
     object.remove(key).expect("the key is there");
     frame
-}
-
-/// Asks again and again, with a deadline, until there is an answer. For what tells nobody that it changed.
-pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut poll: impl FnMut() -> F) -> T {
-    let deadline = Instant::now() + DEADLINE;
-    loop {
-        if let Some(found) = poll().await {
-            return found;
-        }
-        assert!(Instant::now() < deadline, "{what} did not happen within the deadline");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
 }

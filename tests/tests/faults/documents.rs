@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OpenFlags};
 use serde_json::Value;
@@ -91,4 +91,18 @@ pub fn check_clocks(updates: &[Stored]) {
         assert_eq!(update.clock, *expected, "clocks of {} have a hole or a double", update.author);
         *expected += 1;
     }
+}
+
+/// The files below a folder with a suffix.
+pub fn files(folder: &Path, suffix: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            found.extend(files(&path, suffix));
+        } else if path.to_str().is_some_and(|path| path.ends_with(suffix)) {
+            found.push(path);
+        }
+    }
+    found
 }

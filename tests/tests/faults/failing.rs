@@ -1,8 +1,7 @@
 //! Databases that answer with errors: the client is asked to come back, or never notices.
 
-use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
@@ -10,10 +9,10 @@ use rand::{RngExt as _, SeedableRng as _};
 use serde_json::json;
 use syncline::executor::sqlite::{SqliteExecutor, SqliteSettings};
 use syncline::executor::{ExecutorError, Value};
+use syncline_tests::scale;
 use syncline_tests::secsync::Author;
 use syncline_tests::server::{Setup, TestServer};
-use syncline_tests::socket::{Received, Socket};
-use syncline_tests::{DEADLINE, scale};
+use syncline_tests::socket::Socket;
 
 use crate::documents::{check_clocks, create, open, saved, signature, stored, told_to_come_back};
 use syncline_tests::faulty_executor::{FaultyExecutor, Point, Verdict};
@@ -125,65 +124,4 @@ async fn a_database_that_is_away_never_makes_a_document_error() {
         let (_, document) = open(server.address, "new").await;
         assert_eq!(document["updates"], json!([]), "at {name}");
     }
-}
-
-/// Opens the database with so few pages, or without a limit.
-async fn on_a_small_disk(folder: &Path, full: &Arc<AtomicBool>) -> SqliteExecutor {
-    let mut settings = SqliteSettings::new(folder);
-    let full = full.clone();
-    settings.on_open = Some(Arc::new(move |connection| {
-        let pages: i64 = connection.pragma_query_value(None, "page_count", |row| row.get(0)).expect("pages are counted");
-        let pages_max = if full.load(Ordering::SeqCst) { pages.max(40) } else { 1 << 30 };
-        connection.pragma_update(None, "max_page_count", pages_max).expect("the limit can be set");
-    }));
-    // A file that nobody uses is opened anew, and then the disk is what it is by then.
-    settings.idle_close_ms = 20;
-    SqliteExecutor::start(settings).await.expect("the executor starts")
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_full_disk_refuses_for_a_while_and_forgets_nothing() {
-    let folder = Arc::new(tempfile::tempdir().expect("a folder"));
-    let full = Arc::new(AtomicBool::new(true));
-    let executor = Arc::new(on_a_small_disk(folder.path(), &full).await);
-    let server = TestServer::with(Setup { executor: Some(executor), folder: Some(folder), ..Setup::default() }).await;
-    let author = Author::new(1);
-    let (mut writer, snapshot) = create(server.address, "secsync", "d", &author).await;
-    let (mut reader, _) = open(server.address, "d").await;
-    let mut clock = 0;
-    let acknowledged = loop {
-        writer.send(&author.update("d", &snapshot.id, clock, &[1; 3000])).await;
-        match writer.receive().await {
-            Received::Json(reply) => assert_eq!((&reply["type"], &reply["clock"]), (&json!("update-saved"), &json!(clock))),
-            other => {
-                assert_eq!(other, Received::Close(1013));
-                break clock;
-            }
-        }
-        assert_eq!(reader.json_of("update").await["publicData"]["clock"], clock);
-        clock += 1;
-    };
-    assert!(acknowledged > 3, "there was some space");
-    // It can still be read.
-    let (mut writer, document) = open(server.address, "d").await;
-    assert_eq!(document["updates"].as_array().map(Vec::len), usize::try_from(acknowledged).ok());
-    writer.send(&author.update("d", &snapshot.id, acknowledged, &[2; 3000])).await;
-    told_to_come_back(&mut writer).await;
-    full.store(false, Ordering::SeqCst);
-    let resumed = async {
-        loop {
-            let (mut writer, _) = open(server.address, "d").await;
-            writer.send(&author.update("d", &snapshot.id, acknowledged, &[3; 3000])).await;
-            if let Received::Json(reply) = writer.receive().await {
-                return assert_eq!((&reply["type"], &reply["clock"]), (&json!("update-saved"), &json!(acknowledged)));
-            }
-            // The file is closed once nobody has used it for a while; each attempt uses it.
-            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-        }
-    };
-    tokio::time::timeout(DEADLINE, resumed).await.expect("the service resumes");
-    assert_eq!(reader.json_of("update").await["publicData"]["clock"], acknowledged);
-    let updates = stored(server.folder(), "secsync", "d");
-    check_clocks(&updates);
-    assert_eq!(updates.len() as u64, acknowledged + 1);
 }

@@ -5,7 +5,8 @@ use serde_json::{Value as Json, json};
 use crate::imports::Value;
 use crate::secsync::test_support::*;
 
-const DAY_MS: u64 = 24 * 3600 * 1000;
+const HOUR_MS: u64 = 3600 * 1000;
+const DAY_MS: u64 = 24 * HOUR_MS;
 
 /// Saves `count` snapshots of which each but the last has one update on it, all of them large.
 fn furnish(host: &TestHost, count: usize) -> Vec<Json> {
@@ -51,7 +52,7 @@ fn by_default_everything_is_kept() {
     furnish(&host, 4);
     assert_eq!(with_content(&host).len(), 4);
     assert_eq!(host.storage.objects.borrow().len(), 11);
-    assert!(host.pubsub.jobs.borrow().is_empty());
+    assert!(!host.pubsub.jobs.borrow().contains_key("retention"));
 }
 
 #[test]
@@ -77,9 +78,14 @@ fn none_kept_means_only_the_active_one() {
 }
 
 fn run_job(host: &TestHost) -> usize {
+    run(host, "retention")
+}
+
+/// Runs a job to its end; how many steps it took.
+fn run(host: &TestHost, job: &str) -> usize {
     let mut steps = 1;
     let mut cursor = None;
-    while let Some(next) = host.mount().fire(host.imports(), "retention", Vec::new(), cursor) {
+    while let Some(next) = host.mount().fire(host.imports(), job, Vec::new(), cursor) {
         cursor = Some(next);
         steps += 1;
     }
@@ -124,5 +130,50 @@ fn an_unknown_job_and_one_no_longer_wanted_do_nothing() {
     let host = TestHost::new(json!({}));
     assert_eq!(host.mount().fire(host.imports(), "retention", Vec::new(), None), None);
     assert_eq!(host.mount().fire(host.imports(), "whatever", Vec::new(), None), None);
-    assert!(host.pubsub.jobs.borrow().is_empty());
+    assert_eq!(host.pubsub.jobs.borrow().keys().collect::<Vec<_>>(), ["sweep"]);
+}
+
+/// The keys of objects, as rows or the storage have them.
+fn object_keys(host: &TestHost) -> Vec<String> {
+    host.storage.objects.borrow().keys().cloned().collect()
+}
+
+fn leave_behind(host: &TestHost, count: usize) {
+    for number in 0..count {
+        host.storage.objects.borrow_mut().insert(format!("ss/0-leftover-{number:04}"), Vec::new());
+    }
+}
+
+#[test]
+fn objects_that_no_row_names_are_swept_once_they_are_old() {
+    let host = TestHost::new(json!({}));
+    assert_eq!(host.pubsub.jobs.borrow()["sweep"], host.now_ms.get() + 5_000, "it runs soon after a start");
+    furnish(&host, 3);
+    let named = object_keys(&host);
+    assert_eq!(named.len(), 8, "snapshots with server data, and updates");
+    host.now_ms.set(DAY_MS);
+    host.storage.created_ms.set(DAY_MS - HOUR_MS);
+    leave_behind(&host, 450);
+    host.storage.objects.borrow_mut().insert("of-somebody-else".into(), Vec::new());
+    assert_eq!(run(&host, "sweep"), 3);
+    assert_eq!(object_keys(&host).len(), named.len() + 451, "they are too young");
+    host.now_ms.set(DAY_MS + 1);
+    assert_eq!(run(&host, "sweep"), 3);
+    host.storage.objects.borrow_mut().remove("of-somebody-else").expect("it is not ours to remove");
+    assert_eq!(object_keys(&host), named);
+    assert_eq!(host.pubsub.jobs.borrow()["sweep"], host.now_ms.get() + DAY_MS);
+    let lines = host.effects.lines.borrow();
+    assert!(lines.iter().any(|(_, line)| line.contains("removed") && line.contains("200")), "{lines:?}");
+}
+
+#[test]
+fn a_sweep_that_cannot_read_removes_nothing_and_tries_again_within_the_hour() {
+    let host = TestHost::new(json!({}));
+    furnish(&host, 2);
+    host.now_ms.set(DAY_MS);
+    let there = object_keys(&host);
+    host.fail(Fault::Snapshot, crate::imports::SqlError::Unavailable("away".into()));
+    assert_eq!(run(&host, "sweep"), 1);
+    assert_eq!(object_keys(&host), there);
+    assert_eq!(host.pubsub.jobs.borrow()["sweep"], DAY_MS + HOUR_MS);
 }

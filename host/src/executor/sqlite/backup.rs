@@ -12,9 +12,9 @@ use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::OwnedRwLockWriteGuard;
 
-use super::connection::DATABASE_FORMAT;
 use super::file::{DatabaseFile, Turn, closed};
-use super::folder::FolderLock;
+use super::folder::{FORMAT_FILE, FolderLock};
+use super::format::DATABASE_FORMAT;
 use super::statement::executor_error;
 use super::transaction::SqliteTransaction;
 use super::{Inner, NOT_DATABASES, Place};
@@ -92,14 +92,10 @@ impl Pinned for PinnedDatabases {
             // Each view is given up as soon as it is copied, so that its log can be cut back.
             Box::new(file).copy(target)?;
         }
-        // What says of the folder as a whole what it is. Such files are written once.
-        let names = names(&self.folder).map_err(|error| BackupError::io(&self.folder, error))?;
-        for relative in names.into_iter().filter(|name| name.ends_with(".json")).map(PathBuf::from) {
-            let path = self.folder.join(&relative);
-            let mut file = File::open(&path).map_err(|error| BackupError::io(&path, error))?;
-            target.copy(&mut file, &relative)?;
-        }
-        Ok(())
+        // It is written once, before anything else.
+        let path = self.folder.join(FORMAT_FILE);
+        let mut file = File::open(&path).map_err(|error| BackupError::io(&path, error))?;
+        target.copy(&mut file, Path::new(FORMAT_FILE))
     }
 }
 

@@ -3,91 +3,28 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
 
 use rusqlite::config::DbConfig;
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
-use rusqlite::limits::Limit;
 use rusqlite::{Connection, OpenFlags};
 use tokio::time::Instant;
 
+use super::format::{DATABASE_FORMAT, named, open_existing, open_file, open_raw, vacuum};
 use super::statement::executor_error;
 use super::{OnOpen, Synchronous};
 use crate::executor::ExecutorError;
 
-/// How long SQLite waits for a lock that somebody else holds. Within the process nobody holds one for longer than the
-/// checkpoint of a closing connection.
-const BUSY_MS_MAX: u64 = 500;
-
 /// The time budget is looked at after about so many instructions of SQLite's machine (tens of microseconds).
 const BUDGET_CHECK_INSTRUCTIONS: i32 = 2_000;
-
-/// Largest text, blob, row or statement: SQLite's own limit of 1 GB would let one statement fill the memory.
-const VALUE_BYTES_MAX: i32 = 64 << 20;
 
 /// Statements kept prepared per connection.
 const STATEMENT_CACHE_COUNT: usize = 256;
 
 /// The write-ahead log is cut back to this size when it was larger and is started anew.
-const LOG_BYTES_KEPT: i64 = 64 << 20;
+pub(super) const LOG_BYTES_KEPT: i64 = 64 << 20;
 
 /// No time budget.
 const UNLIMITED: u64 = u64::MAX;
-
-/// The kind and version of a file, held in its header (`application_id`, `user_version`).
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct FileFormat {
-    /// Four letters.
-    pub(crate) application: u32,
-    /// Grows with every change that older programs do not understand.
-    pub(crate) version: u32,
-}
-
-/// Databases of components.
-pub(crate) const DATABASE_FORMAT: FileFormat = FileFormat { application: u32::from_be_bytes(*b"SYNd"), version: 1 };
-
-/// Opens a file that is ours or new: an empty one is made ours, any other is refused before a byte of it changes.
-/// Write-ahead logging is on, and nothing else is set.
-pub(crate) fn open_file(path: &Path, format: FileFormat) -> Result<Connection, ExecutorError> {
-    let unavailable = |error: rusqlite::Error| ExecutorError::Unavailable(format!("{}: {error}", path.display()));
-    let connection = open_raw(path, OpenFlags::SQLITE_OPEN_CREATE).map_err(unavailable)?;
-    let number = |name: &str| connection.query_row(name, [], |row| row.get::<_, i32>(0)).map_err(unavailable);
-    // SQLite keeps both as signed 32-bit numbers.
-    let application = number("PRAGMA application_id")?.cast_unsigned();
-    let version = number("PRAGMA user_version")?.cast_unsigned();
-    let entries = number("SELECT count(*) FROM sqlite_schema")?;
-    let empty = (application, version, entries) == (0, 0, 0);
-    if !empty && application != format.application {
-        return Err(ExecutorError::Unavailable(format!("{} is not a file of this program", path.display())));
-    }
-    if version > format.version {
-        let known = format.version;
-        return Err(ExecutorError::Unavailable(format!(
-            "{} has file format {version}, written by a newer version of this program, which knows {known}",
-            path.display()
-        )));
-    }
-    let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)).map_err(unavailable)?;
-    if mode != "wal" {
-        return Err(ExecutorError::Unavailable(format!("{}: the file system allows no write-ahead log ({mode})", path.display())));
-    }
-    if empty {
-        let FileFormat { application, version } = format;
-        let application = application.cast_signed();
-        let header = format!("BEGIN IMMEDIATE; PRAGMA application_id = {application}; PRAGMA user_version = {version}; COMMIT");
-        connection.execute_batch(&header).map_err(unavailable)?;
-    }
-    Ok(connection)
-}
-
-fn open_raw(path: &Path, flags: OpenFlags) -> Result<Connection, rusqlite::Error> {
-    // No mutex: a connection is used by one thread at a time, which the borrow checker sees to.
-    let flags = flags | OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags)?;
-    connection.busy_timeout(Duration::from_millis(BUSY_MS_MAX))?;
-    connection.set_limit(Limit::SQLITE_LIMIT_LENGTH, VALUE_BYTES_MAX)?;
-    Ok(connection)
-}
 
 /// Until when a statement may run.
 #[derive(Clone, Copy, Debug)]
@@ -154,9 +91,15 @@ pub(super) struct Link {
 }
 
 impl Link {
-    /// Opens the writer of a file, making the file where there is none.
-    pub(super) fn open_writer(path: &Path, synchronous: Synchronous, on_open: Option<&OnOpen>) -> Result<Self, ExecutorError> {
-        let mut connection = open_file(path, DATABASE_FORMAT)?;
+    /// Opens the writer of a file; `create`: making the file where there is none.
+    pub(super) fn open_writer(
+        path: &Path,
+        create: bool,
+        synchronous: Synchronous,
+        on_open: Option<&OnOpen>,
+    ) -> Result<Self, ExecutorError> {
+        let failed = |error| named(path, executor_error(error));
+        let mut connection = if create { open_file(path, DATABASE_FORMAT)? } else { open_existing(path, DATABASE_FORMAT)? };
         let synchronous = match synchronous {
             Synchronous::Full => "FULL",
             Synchronous::Off => "OFF",
@@ -164,18 +107,19 @@ impl Link {
         let settings = format!(
             "PRAGMA synchronous = {synchronous}; PRAGMA fullfsync = ON; PRAGMA foreign_keys = ON; PRAGMA journal_size_limit = {LOG_BYTES_KEPT}"
         );
-        connection.execute_batch(&settings).map_err(executor_error)?;
+        connection.execute_batch(&settings).map_err(failed)?;
         if let Some(on_open) = on_open {
             on_open(&mut connection);
         }
-        Self::guarded(connection).map_err(executor_error)
+        Self::guarded(connection).map_err(failed)
     }
 
     /// Opens a reader of a file that a writer has opened before.
     pub(super) fn open_reader(path: &Path) -> Result<Self, ExecutorError> {
-        let connection = open_raw(path, OpenFlags::empty()).map_err(executor_error)?;
-        connection.execute_batch("PRAGMA query_only = ON").map_err(executor_error)?;
-        Self::guarded(connection).map_err(executor_error)
+        let failed = |error| named(path, executor_error(error));
+        let connection = open_raw(path, OpenFlags::empty()).map_err(failed)?;
+        connection.execute_batch("PRAGMA query_only = ON; PRAGMA cell_size_check = ON").map_err(failed)?;
+        Self::guarded(connection).map_err(failed)
     }
 
     fn guarded(mut connection: Connection) -> Result<Self, rusqlite::Error> {
@@ -199,6 +143,16 @@ impl Link {
     /// past the authorizer.
     pub(super) fn own(&self, sql: &str) -> Result<(), rusqlite::Error> {
         self.connection.execute_batch(sql)
+    }
+
+    /// The number that a statement of the backend itself gives.
+    pub(super) fn own_number(&self, sql: &str) -> Result<u64, rusqlite::Error> {
+        self.connection.query_row(sql, [], |row| row.get::<_, i64>(0)).map(|number| u64::try_from(number).unwrap_or(0))
+    }
+
+    /// Gives back so many free pages at the end of the file, moving pages in use to the front.
+    pub(super) fn vacuum(&self, pages: u32) -> Result<(), rusqlite::Error> {
+        vacuum(&self.connection, pages)
     }
 
     /// Whether no transaction is open.

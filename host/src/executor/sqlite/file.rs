@@ -6,6 +6,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -14,7 +15,10 @@ use tokio::time::{Instant, timeout};
 
 use super::SqliteSettings;
 use super::connection::Link;
-use super::folder::{FolderLock, create_folder, sync_folder};
+use super::folder::{FolderLock, create_folder};
+use super::format::{FileIdentity, named};
+use super::snapshot::OpenSnapshots;
+use super::space::MountSpace;
 use super::statement::{ResultLimits, executor_error};
 use super::worker::Threads;
 use crate::executor::group::{Ending, Flush, GroupCommit, GroupLimits, Step, Ticket};
@@ -24,8 +28,19 @@ use crate::executor::{DatabaseName, ExecutorError, GroupObserver, Hold};
 pub(super) struct DatabaseFile {
     pub(super) name: DatabaseName,
     pub(super) settings: Arc<SqliteSettings>,
-    path: PathBuf,
+    pub(super) path: PathBuf,
+    /// The file that was opened first: never write to, or read from, another one.
+    identity: FileIdentity,
     observer: Arc<dyn GroupObserver>,
+    /// How much the file holds, for the sum of its mount.
+    space: Arc<MountSpace>,
+    /// Pages of the file that hold nothing, after the last commit.
+    pub(super) free_pages: AtomicU64,
+    /// The log is to be cut when nobody is in the way.
+    pub(super) log_to_cut: AtomicBool,
+    /// Why the last commit failed, until one works.
+    failure: Mutex<Option<String>>,
+    pub(super) snapshots: OpenSnapshots,
     _lock: Arc<FolderLock>,
     /// Where blocking calls go, also from a `drop` outside of any task.
     runtime: Threads,
@@ -42,6 +57,7 @@ pub(super) struct Opening {
     pub(super) path: PathBuf,
     pub(super) settings: Arc<SqliteSettings>,
     pub(super) observer: Arc<dyn GroupObserver>,
+    pub(super) space: Arc<MountSpace>,
     /// Kept as long as the file may be written.
     pub(super) lock: Arc<FolderLock>,
 }
@@ -65,23 +81,34 @@ struct Granted {
 impl DatabaseFile {
     /// Opens a file, making it and its folder where there is none. Blocks.
     pub(super) fn open(name: DatabaseName, opening: Opening, runtime: Threads) -> Result<Self, ExecutorError> {
-        let Opening { path, settings, observer, lock } = opening;
-        let writer = open_writer(&path, &settings)?;
+        let Opening { path, settings, observer, space, lock } = opening;
+        let writer = open_first(&path, &settings)?;
+        let identity = FileIdentity::of(&path).map_err(|error| ExecutorError::Unavailable(format!("{}: {error}", path.display())))?;
         let limits = GroupLimits { transactions_max: settings.group_transactions_max, age_ms_max: settings.group_ms_max };
         let state = State { machine: GroupCommit::new(limits), writer: Some(writer), readers_idle: Vec::new(), used_ms: 0, closed: false };
         let reader_permits = Arc::new(Semaphore::new(settings.readers_max.max(1) as usize));
-        Ok(Self {
+        let file = Self {
             name,
             settings,
             path,
+            identity,
             observer,
+            space,
+            free_pages: AtomicU64::new(0),
+            log_to_cut: AtomicBool::new(false),
+            failure: Mutex::default(),
+            snapshots: OpenSnapshots::default(),
             _lock: lock,
             runtime,
             epoch: Instant::now(),
             state: Mutex::new(state),
             rested: Notify::new(),
             reader_permits,
-        })
+        };
+        if let Some(writer) = &file.state.lock().writer {
+            file.measure(writer);
+        }
+        Ok(file)
     }
 
     fn now_ms(&self) -> u64 {
@@ -142,15 +169,66 @@ impl DatabaseFile {
     }
 
     fn commit(&self, writer: Link, group: u64) -> (bool, Option<Link>) {
-        // Without an open transaction, COMMIT would be no more than an error; the group is gone.
-        let result = if writer.is_autocommit() { Err(None) } else { writer.own("COMMIT").map_err(Some) };
-        let Err(error) = result else { return (true, Some(writer)) };
-        let error = error.map_or_else(|| "no transaction was open".to_owned(), |error| error.to_string());
+        let Err(error) = self.try_commit(&writer) else {
+            self.measure(&writer);
+            self.failure.lock().take();
+            return (true, Some(writer));
+        };
+        self.failed(&error);
         tracing::error!(mount = self.name.mount, database = self.name.name, group, error, "a group was not committed and is lost");
         // Whether the connection can still be trusted after a failed fsync is not for us to find out: a new one starts
         // from what is on disk.
         let _ = self.clear(writer);
         (false, None)
+    }
+
+    fn try_commit(&self, writer: &Link) -> Result<(), String> {
+        if writer.is_autocommit() {
+            // COMMIT would be no more than an error; the group is gone.
+            return Err("no transaction was open".to_owned());
+        }
+        self.identity.check(&self.path).map_err(|error| error.to_string())?;
+        writer.own("COMMIT").map_err(|error| self.named(executor_error(error)).to_string())
+    }
+
+    /// Notes how much the file holds, and how much of it is free.
+    fn measure(&self, writer: &Link) {
+        let numbers = ["PRAGMA page_size", "PRAGMA page_count", "PRAGMA freelist_count"].map(|sql| writer.own_number(sql));
+        let [Ok(page_bytes), Ok(page_count), Ok(free_pages)] = numbers else {
+            tracing::warn!(mount = self.name.mount, database = self.name.name, "the size of a database cannot be told");
+            return;
+        };
+        self.free_pages.store(free_pages, Ordering::Relaxed);
+        self.space.set(&self.path, page_bytes * page_count.saturating_sub(free_pages));
+    }
+
+    /// Remembers that something could not be written, for whoever asks whether the file works.
+    pub(super) fn failed(&self, error: &str) {
+        *self.failure.lock() = Some(error.to_owned());
+    }
+
+    /// Why the last commit failed; none where it worked.
+    pub(super) fn failure(&self) -> Option<String> {
+        self.failure.lock().clone()
+    }
+
+    /// An error with the name of the file, where it is about the file.
+    pub(super) fn named(&self, error: ExecutorError) -> ExecutorError {
+        named(&self.path, error)
+    }
+
+    /// Waits until no group is open and nothing is being written.
+    pub(super) async fn rest(&self) {
+        loop {
+            let rested = self.rested.notified();
+            tokio::pin!(rested);
+            // Registered before the look at the state, so that a rest in between is not missed.
+            rested.as_mut().enable();
+            if self.state.lock().machine.is_idle() {
+                return;
+            }
+            rested.await;
+        }
     }
 
     /// Undoes what is open. None if the connection is no use any more.
@@ -193,8 +271,8 @@ impl DatabaseFile {
         match idle {
             Some(reader) => Ok(reader),
             None => {
-                let path = self.path.clone();
-                self.blocking(move || Link::open_reader(&path)).await?
+                let (path, identity) = (self.path.clone(), self.identity);
+                self.blocking(move || identity.check(&path).and_then(|()| Link::open_reader(&path))).await?
             }
         }
     }
@@ -218,7 +296,7 @@ impl DatabaseFile {
         }
     }
 
-    async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, ExecutorError> {
+    pub(super) async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, ExecutorError> {
         let joined = self.runtime.spawn_blocking(work).await;
         joined.map_err(|error| ExecutorError::Unavailable(format!("the host is stopping: {error}")))
     }
@@ -276,16 +354,16 @@ pub(super) fn closed() -> ExecutorError {
     ExecutorError::Unavailable("the host is stopping".to_owned())
 }
 
-fn open_writer(path: &Path, settings: &SqliteSettings) -> Result<Link, ExecutorError> {
-    let failed = |error: std::io::Error| ExecutorError::Unavailable(format!("{}: {error}", path.display()));
+/// Opens the writer of a file, making the file and its folder where there is none.
+fn open_first(path: &Path, settings: &SqliteSettings) -> Result<Link, ExecutorError> {
     let folder = path.parent().unwrap_or(Path::new("."));
-    create_folder(folder).map_err(failed)?;
-    let new = !path.exists();
-    let link = Link::open_writer(path, settings.synchronous, settings.on_open.as_ref())?;
-    if new {
-        sync_folder(folder).map_err(failed)?;
+    let failed = |error: std::io::Error| ExecutorError::Unavailable(format!("{}: {error}", folder.display()));
+    if !settings.data_folder.is_dir() {
+        // Made anew it would hide that all data is gone.
+        return Err(failed(std::io::ErrorKind::NotFound.into()));
     }
-    Ok(link)
+    create_folder(folder).map_err(failed)?;
+    Link::open_writer(path, true, settings.synchronous, settings.on_open.as_ref())
 }
 
 /// A place in the queue, then the writer itself. Dropping it passes the writer on.
@@ -327,7 +405,11 @@ impl Turn {
         if first {
             if self.link.is_none() {
                 let file = Arc::clone(&self.file);
-                let opened = self.file.blocking(move || open_writer(&file.path, &file.settings)).await?;
+                let again = move || {
+                    file.identity.check(&file.path)?;
+                    Link::open_writer(&file.path, false, file.settings.synchronous, file.settings.on_open.as_ref())
+                };
+                let opened = self.file.blocking(again).await?;
                 self.link = Some(opened?);
             }
             let begun = self.link.as_ref().map(|link| link.own("BEGIN IMMEDIATE"));
@@ -335,7 +417,7 @@ impl Turn {
                 // Opened anew by the next, whatever was wrong with it.
                 let link = self.link.take();
                 self.file.drop_links(link.into_iter().collect());
-                return Err(executor_error(error));
+                return Err(self.file.named(executor_error(error)));
             }
         } else if self.link.as_ref().is_none_or(Link::is_autocommit) {
             self.ending = Ending::Lost;

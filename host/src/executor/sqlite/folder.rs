@@ -1,7 +1,7 @@
 //! Folders and file names: safe on any file system, durable, and never shared by two processes.
 
-use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
-use std::io;
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
@@ -19,6 +19,12 @@ const NAMES_TAKEN: [&str; 3] = ["lock", "objects", "cache"];
 
 /// Folders beside the mounts' that hold no databases.
 pub(crate) const NOT_DATABASES: [&str; 2] = ["objects", "cache"];
+
+/// Says of which format a data folder is, as a whole: which files it has, and how they are named.
+pub(crate) const FORMAT_FILE: &str = "format.json";
+
+/// Grows with every change of a data folder that older programs do not understand.
+const FOLDER_FORMAT: u64 = 1;
 
 /// A name for a file or folder that stands for any text, and for that text alone, also where the file system does not
 /// tell upper from lower case. The result has no dot, so a suffix after a dot never meets another name.
@@ -136,6 +142,56 @@ pub enum FolderError {
         /// What the system says.
         source: io::Error,
     },
+    /// It is of a format that this program does not know.
+    #[error("the folder {} has format {found}, written by a newer version of this program, which knows {FOLDER_FORMAT}", folder.display())]
+    Newer {
+        /// The folder.
+        folder: PathBuf,
+        /// Its format.
+        found: u64,
+    },
+    /// What says of which format it is cannot be understood.
+    #[error("{} is damaged: restore it from a backup", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+/// Checks that a data folder is of a format that this program knows; notes it where the folder is new.
+pub(crate) fn check_format(folder: &Path) -> Result<(), FolderError> {
+    if is_of_known_format(folder)? {
+        return Ok(());
+    }
+    let text = format!("{{\"format\":{FOLDER_FORMAT},\"program\":\"syncline\"}}\n");
+    write_whole(&folder.join(FORMAT_FILE), text.as_bytes()).map_err(|source| FolderError::Io { folder: folder.to_owned(), source })
+}
+
+/// Whether a data folder says of which format it is; an error where this program does not know that format.
+pub(crate) fn is_of_known_format(folder: &Path) -> Result<bool, FolderError> {
+    let path = folder.join(FORMAT_FILE);
+    let text = match fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => return Err(FolderError::Damaged { path }),
+        Err(source) => return Err(FolderError::Io { folder: folder.to_owned(), source }),
+    };
+    let format = serde_json::from_str::<serde_json::Value>(&text).ok().and_then(|value| value["format"].as_u64());
+    match format {
+        Some(found) if found > FOLDER_FORMAT => Err(FolderError::Newer { folder: folder.to_owned(), found }),
+        Some(FOLDER_FORMAT) => Ok(true),
+        _ => Err(FolderError::Damaged { path }),
+    }
+}
+
+/// Writes a file so that it is there whole or not at all, also after a power cut.
+fn write_whole(path: &Path, content: &[u8]) -> io::Result<()> {
+    let new = path.with_extension("new");
+    let mut file = File::create(&new)?;
+    file.write_all(content)?;
+    file.sync_all()?;
+    fs::rename(&new, path)?;
+    sync_folder(path.parent().unwrap_or(Path::new(".")))
 }
 
 /// A folder that this process has for itself, until the lock is released or dropped.
@@ -201,6 +257,22 @@ mod tests {
                 Some(decoded) => prop_assert_eq!(decoded, a),
                 None => prop_assert!(encoded_a.contains('~')),
             }
+        }
+    }
+
+    #[test]
+    fn a_folder_says_its_format_and_a_newer_or_damaged_one_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(FORMAT_FILE);
+        check_format(folder.path()).unwrap();
+        check_format(folder.path()).unwrap();
+        let written = fs::read_to_string(&path).unwrap();
+        fs::write(&path, written.replace(":1,", ":2,")).unwrap();
+        assert!(matches!(check_format(folder.path()), Err(FolderError::Newer { found: 2, .. })));
+        for damaged in [&b""[..], b"{", b"{}", b"{\"format\":0}", &[0xff; 9]] {
+            fs::write(&path, damaged).unwrap();
+            assert!(matches!(check_format(folder.path()), Err(FolderError::Damaged { path: named }) if named == path));
+            assert_eq!(fs::read(&path).unwrap(), damaged, "it is left as it is");
         }
     }
 

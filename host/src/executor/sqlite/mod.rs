@@ -6,13 +6,14 @@
 //! * Readers have connections of their own and see what is durable, nothing else.
 //! * Statements run where they are called: they are short and have a time budget. What may take long (COMMIT with its
 //!   fsync, opening, closing) runs on the runtime's threads for blocking calls.
-//! * A data folder belongs to one process, which holds a lock on `<data>/lock`.
+//! * A data folder belongs to one process, which holds a lock on `<data>/lock`; `<data>/format.json` says of which
+//!   format it is.
 //!
 //! What a group costs those in it: SQLite rolls back the outer transaction, not just a statement, when a write is
 //! interrupted (time budget), when the disk is full or fails, and for `ON CONFLICT ROLLBACK`. The whole group is then
 //! lost; its callers learn it from the observer, as for a failed fsync.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -26,12 +27,14 @@ use tokio::task::JoinSet;
 use self::file::{DatabaseFile, Opening, Turn};
 pub use self::folder::FolderError;
 pub(crate) use self::folder::NOT_DATABASES;
-use self::folder::{FolderLock, NAME_BYTES_MAX, create_folder, encode_name};
+use self::folder::{FolderLock, NAME_BYTES_MAX, check_format, create_folder, encode_name};
 use self::snapshot::SqliteSnapshot;
+use self::space::MountSpace;
 use self::transaction::SqliteTransaction;
 use self::worker::{Threads, Worker};
 use super::{
-    Database, DatabaseInfo, DatabaseName, Dialect, Executor, ExecutorError, GroupObserver, Hold, Snapshot, Statement, Transaction, Value,
+    Database, DatabaseInfo, DatabaseName, Dialect, Executor, ExecutorError, GroupObserver, Hold, MountUsage, Snapshot, Statement,
+    Transaction, Value,
 };
 use crate::backup::Standstill;
 
@@ -39,7 +42,9 @@ pub(crate) mod backup;
 pub(crate) mod connection;
 mod file;
 pub(crate) mod folder;
+pub(crate) mod format;
 mod snapshot;
+mod space;
 pub(crate) mod statement;
 #[cfg(test)]
 mod tests;
@@ -82,6 +87,10 @@ pub struct SqliteSettings {
     pub readers_idle_max: u32,
     /// A file not used for so many milliseconds is closed, until it is used again (60 000).
     pub idle_close_ms: u64,
+    /// How long a snapshot may stay open, in milliseconds (300 000). Then its next query fails. Looked at with the upkeep.
+    pub snapshot_ms_max: u64,
+    /// Every so many milliseconds (10 000) free pages of open files are given back and long logs are cut.
+    pub upkeep_ms: u64,
     /// Transactions in a group (512).
     pub group_transactions_max: u32,
     /// Milliseconds that a group takes transactions for, as long as there are more waiting (10).
@@ -107,6 +116,8 @@ impl SqliteSettings {
             readers_max: 16,
             readers_idle_max: 4,
             idle_close_ms: 60_000,
+            snapshot_ms_max: 300_000,
+            upkeep_ms: 10_000,
             group_transactions_max: 512,
             group_ms_max: 10,
             synchronous: Synchronous::Full,
@@ -136,6 +147,8 @@ struct Inner {
 #[derive(Default)]
 struct Files {
     by_name: BTreeMap<DatabaseName, Place>,
+    /// What mounts use, as far as somebody has opened a file of them or asked.
+    spaces: HashMap<String, Arc<MountSpace>>,
     closed: bool,
 }
 
@@ -173,6 +186,7 @@ impl SqliteExecutor {
         let lock = Arc::new(lock);
         let inner = Arc::new(Inner { settings: Arc::new(settings), runtime, lock, files: Mutex::default(), opening: Arc::default() });
         inner.runtime.spawn(close_idle_files(Arc::downgrade(&inner), inner.settings.idle_close_ms));
+        inner.runtime.spawn(keep_up_files(Arc::downgrade(&inner), inner.settings.upkeep_ms));
         Ok(Self { inner, probe: tokio::sync::Mutex::new(None) })
     }
 }
@@ -184,6 +198,7 @@ fn take_folder(folder: &Path) -> Result<(PathBuf, FolderLock), FolderError> {
     create_folder(folder).map_err(failed)?;
     let whole = folder.canonicalize().map_err(failed)?;
     let lock = FolderLock::take(&whole, "lock")?;
+    check_format(&whole)?;
     Ok((whole, lock))
 }
 
@@ -191,15 +206,7 @@ async fn close_idle_files(inner: Weak<Inner>, idle_close_ms: u64) {
     let mut rounds = tokio::time::interval(Duration::from_millis((idle_close_ms / 2).max(1)));
     loop {
         rounds.tick().await;
-        let Some(inner) = inner.upgrade() else { return };
-        let files: Vec<_> = {
-            let mut files = inner.files.lock();
-            if files.closed {
-                return;
-            }
-            files.by_name.retain(|_, place| place.is_taken());
-            files.by_name.values().filter_map(Place::file).collect()
-        };
+        let Some(files) = open_files(&inner) else { return };
         for file in files {
             if file.close_if_idle() {
                 tracing::debug!(mount = file.name.mount, database = file.name.name, "idle database closed");
@@ -208,10 +215,52 @@ async fn close_idle_files(inner: Weak<Inner>, idle_close_ms: u64) {
     }
 }
 
+async fn keep_up_files(inner: Weak<Inner>, upkeep_ms: u64) {
+    let mut rounds = tokio::time::interval(Duration::from_millis(upkeep_ms.max(1)));
+    loop {
+        rounds.tick().await;
+        let Some(files) = open_files(&inner) else { return };
+        for file in files {
+            file.keep_up().await;
+        }
+    }
+}
+
+/// The files that are open; none if no more will be.
+fn open_files(inner: &Weak<Inner>) -> Option<Vec<Arc<DatabaseFile>>> {
+    let inner = inner.upgrade()?;
+    let mut files = inner.files.lock();
+    if files.closed {
+        return None;
+    }
+    files.by_name.retain(|_, place| place.is_taken());
+    Some(files.open().collect())
+}
+
+impl Files {
+    fn open(&self) -> impl Iterator<Item = Arc<DatabaseFile>> {
+        self.by_name.values().filter_map(Place::file)
+    }
+}
+
 impl Inner {
+    fn folder_of(&self, mount: &str) -> PathBuf {
+        self.settings.data_folder.join(encode_name(mount, NAME_BYTES_MAX))
+    }
+
     fn path_of(&self, name: &DatabaseName) -> PathBuf {
-        let file = format!("{}.sqlite", encode_name(&name.name, NAME_BYTES_MAX));
-        self.settings.data_folder.join(encode_name(&name.mount, NAME_BYTES_MAX)).join(file)
+        self.folder_of(&name.mount).join(format!("{}.sqlite", encode_name(&name.name, NAME_BYTES_MAX)))
+    }
+
+    fn space_of(&self, mount: &str) -> Arc<MountSpace> {
+        let mut files = self.files.lock();
+        match files.spaces.get(mount) {
+            Some(space) => Arc::clone(space),
+            // Once per mount: it reads a folder with the files locked.
+            None => {
+                Arc::clone(files.spaces.entry(mount.to_owned()).or_insert_with(|| Arc::new(MountSpace::of_folder(&self.folder_of(mount)))))
+            }
+        }
     }
 
     /// Opens a file. Blocks.
@@ -228,7 +277,13 @@ impl Inner {
             }
             files.by_name.insert(name.clone(), Place::Opening);
         }
-        let opening = Opening { path: self.path_of(name), settings: Arc::clone(&self.settings), observer, lock: Arc::clone(&self.lock) };
+        let opening = Opening {
+            path: self.path_of(name),
+            settings: Arc::clone(&self.settings),
+            observer,
+            space: self.space_of(&name.mount),
+            lock: Arc::clone(&self.lock),
+        };
         let opened = DatabaseFile::open(name.clone(), opening, self.runtime.clone()).map(Arc::new);
         let mut files = self.files.lock();
         files.by_name.remove(name);
@@ -262,7 +317,25 @@ impl Executor for SqliteExecutor {
             Some(probe) => probe,
             none => none.insert(Probe::open(self).await?),
         };
-        probe.run().await
+        probe.run().await?;
+        let failing = |file: &Arc<DatabaseFile>| file.failure().is_some();
+        let failing: Vec<_> = self.inner.files.lock().open().filter(failing).collect();
+        for file in failing {
+            file.write_again().await?;
+        }
+        Ok(())
+    }
+
+    fn database_bytes(&self, mount: &str) -> Option<u64> {
+        Some(self.inner.space_of(mount).total_bytes())
+    }
+
+    fn usage(&self, mount: &str) -> MountUsage {
+        let files: Vec<_> = self.inner.files.lock().open().filter(|file| file.name.mount == mount).collect();
+        MountUsage {
+            log_bytes: files.iter().map(|file| file.log_bytes()).sum(),
+            snapshot_age: files.iter().map(|file| file.snapshots.oldest()).max().unwrap_or_default(),
+        }
     }
 
     async fn stand_still(&self) -> Result<Standstill, ExecutorError> {
@@ -280,7 +353,7 @@ impl Executor for SqliteExecutor {
         let files: Vec<_> = {
             let mut files = self.inner.files.lock();
             files.closed = true;
-            files.by_name.values().filter_map(Place::file).collect()
+            files.open().collect()
         };
         let mut closing = JoinSet::new();
         for file in files {

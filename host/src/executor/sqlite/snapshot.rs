@@ -1,9 +1,13 @@
 //! A consistent view over any number of queries, on a reader of its own.
+//!
+//! As long as it is open, the write-ahead log of its file cannot be started anew and grows with every commit. So a
+//! snapshot has an end: whoever holds it for too long gets an error from its next query.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout};
 
@@ -12,10 +16,50 @@ use super::file::DatabaseFile;
 use super::statement::{self, Access, executor_error};
 use crate::executor::{ExecutorError, RowSet, Snapshot, Statement};
 
+/// The reader of a snapshot, until it is ended.
+#[derive(Debug)]
+struct Held {
+    since: Instant,
+    reader: Mutex<Option<Link>>,
+}
+
+/// The snapshots of a file that are open.
+#[derive(Debug, Default)]
+pub(super) struct OpenSnapshots(Mutex<Vec<Weak<Held>>>);
+
+impl OpenSnapshots {
+    fn add(&self, held: &Arc<Held>) {
+        let mut open = self.0.lock();
+        open.retain(|held| held.strong_count() > 0);
+        open.push(Arc::downgrade(held));
+    }
+
+    /// Ends those that are older; how many. One that is being read from right now is left to the next time.
+    pub(super) fn end_older_than(&self, file: &DatabaseFile, age: Duration) -> usize {
+        let open: Vec<_> = self.0.lock().iter().filter_map(Weak::upgrade).collect();
+        let overdue = open.iter().filter(|held| held.since.elapsed() >= age);
+        let readers = overdue.filter_map(|held| held.reader.try_lock()?.take());
+        readers.map(|reader| give_back(file, reader)).count()
+    }
+
+    /// How long the oldest has been open.
+    pub(super) fn oldest(&self) -> Duration {
+        let open: Vec<_> = self.0.lock().iter().filter_map(Weak::upgrade).collect();
+        open.iter().map(|held| held.since.elapsed()).max().unwrap_or_default()
+    }
+}
+
+fn give_back(file: &DatabaseFile, reader: Link) {
+    match reader.own("ROLLBACK") {
+        Ok(()) => file.return_reader(reader),
+        Err(_) => file.drop_links(vec![reader]),
+    }
+}
+
 /// See [`Snapshot`].
 pub(super) struct SqliteSnapshot {
     file: Arc<DatabaseFile>,
-    reader: Option<Link>,
+    held: Arc<Held>,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -33,16 +77,19 @@ impl SqliteSnapshot {
         // BEGIN alone fixes nothing; the first read does.
         if let Err(error) = reader.own("BEGIN; SELECT 1 FROM sqlite_schema LIMIT 1") {
             file.drop_links(vec![reader]);
-            return Err(executor_error(error));
+            return Err(file.named(executor_error(error)));
         }
-        Ok(Self { file: Arc::clone(file), reader: Some(reader), _permit: permit })
+        let held = Arc::new(Held { since: Instant::now(), reader: Mutex::new(Some(reader)) });
+        file.snapshots.add(&held);
+        Ok(Self { file: Arc::clone(file), held, _permit: permit })
     }
 }
 
 #[async_trait]
 impl Snapshot for SqliteSnapshot {
     async fn query(&mut self, statement: &Statement, row_limit: Option<u32>) -> Result<RowSet, ExecutorError> {
-        let Some(reader) = &self.reader else { return Err(ExecutorError::Unavailable("no connection".to_owned())) };
+        let mut held = self.held.reader.lock();
+        let Some(reader) = &*held else { return Err(ExecutorError::Limit("time of an open snapshot".to_owned())) };
         let statement_end = Instant::now() + Duration::from_millis(self.file.settings.statement_ms_max);
         let limits = self.file.result_limits();
         let result = reader.for_component(Budget { statement_end, read_end: None }, |connection, watch| {
@@ -50,19 +97,16 @@ impl Snapshot for SqliteSnapshot {
         });
         if result.is_err() && reader.is_autocommit() {
             // The next query would see another state.
-            let reader = self.reader.take();
-            self.file.drop_links(reader.into_iter().collect());
+            self.file.drop_links(held.take().into_iter().collect());
         }
-        result
+        result.map_err(|error| self.file.named(error))
     }
 }
 
 impl Drop for SqliteSnapshot {
     fn drop(&mut self) {
-        let Some(reader) = self.reader.take() else { return };
-        match reader.own("ROLLBACK") {
-            Ok(()) => self.file.return_reader(reader),
-            Err(_) => self.file.drop_links(vec![reader]),
+        if let Some(reader) = self.held.reader.lock().take() {
+            give_back(&self.file, reader);
         }
     }
 }

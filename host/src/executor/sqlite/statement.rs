@@ -157,6 +157,9 @@ pub(crate) fn executor_error(error: Error) -> ExecutorError {
         ffi::SQLITE_NOMEM => ExecutorError::Limit("memory".to_owned()),
         ffi::SQLITE_AUTH => ExecutorError::InvalidStatement("a statement of this kind is not allowed here".to_owned()),
         ffi::SQLITE_ERROR | ffi::SQLITE_RANGE | ffi::SQLITE_MISUSE | ffi::SQLITE_MISMATCH => ExecutorError::InvalidStatement(message),
+        ffi::SQLITE_CORRUPT | ffi::SQLITE_NOTADB => {
+            ExecutorError::Unavailable(format!("damaged ({message}): stop the server and restore a backup"))
+        }
         _ => ExecutorError::Unavailable(message),
     }
 }

@@ -48,14 +48,16 @@ impl SqliteTransaction {
         self.notice(result)
     }
 
-    /// After an error, looks whether SQLite has rolled back more than a statement.
+    /// Puts the file's name to an error, and looks whether SQLite has rolled back more than a statement.
     fn notice<T>(&mut self, result: Result<T, ExecutorError>) -> Result<T, ExecutorError> {
+        let result = result.map_err(|error| self.turn.file.named(error));
         if let Err(error) = &result
             && self.lost.is_none()
             && self.link()?.is_autocommit()
         {
             let file = &self.turn.file;
             tracing::warn!(mount = file.name.mount, database = file.name.name, group = self.turn.group, %error, "SQLite rolled a group back");
+            file.failed(&error.to_string());
             self.lost = Some(error.clone());
         }
         result

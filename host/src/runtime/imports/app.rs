@@ -11,6 +11,7 @@ use crate::runtime::bindings::app::exports::syncline::app::app as theirs;
 use crate::runtime::bindings::app::{Component, ComponentPre};
 use crate::runtime::bindings::guest::syncline::app::app::{Caller, Failure, Host, Identity, Reply, RouteRequest, RouteResponse, Verdict};
 use crate::runtime::environment::Environment;
+use crate::runtime::limits::{APP_TRANSFER_BYTES_MAX, loggable};
 use crate::runtime::state::{AppState, State, bound};
 
 /// The app of a mount, ready to be instantiated.
@@ -29,7 +30,7 @@ impl App {
 
     async fn instantiate(&self) -> wasmtime::Result<AppInstance> {
         let mut store = Store::new(self.pre.engine(), AppState::new(&self.environment, self.memory_bytes));
-        bound(&mut store);
+        bound(&mut store, APP_TRANSFER_BYTES_MAX);
         store.data_mut().deadline = Instant::now() + Duration::from_millis(self.call_ms);
         let component = self.pre.instantiate_async(&mut store).await?;
         Ok(AppInstance { store, component })
@@ -71,13 +72,16 @@ macro_rules! bridge {
             Ok(mut instance) => {
                 let deadline = Instant::now() + Duration::from_millis(app.call_ms);
                 instance.store.data_mut().deadline = deadline;
+                // The epoch may have moved on while the instance was idle.
+                instance.store.set_epoch_deadline(1);
+                instance.store.data().standard_error.refill();
                 match instance.component.syncline_app_app().$method(&mut instance.store $(, $argument)*).await {
                     Ok(value) => {
                         $state.app = Some(instance);
                         Ok(value)
                     }
                     Err(error) => {
-                        tracing::warn!(mount = $state.mount()?.name, %error, "the app component fell");
+                        tracing::warn!(mount = $state.mount()?.name, error = %loggable(&format!("{error:#}")), "the app component fell");
                         Err(if Instant::now() >= deadline { Fall::TimedOut } else { Fall::Trapped })
                     }
                 }

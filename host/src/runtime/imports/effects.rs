@@ -1,13 +1,17 @@
 //! `syncline:host/effects`: log and metrics of a mount.
 
 use crate::runtime::bindings::guest::syncline::host::effects::{Host, Kind, Level, Metric, OutboundPost};
+use crate::runtime::limits::{LOG_LINES_MAX, loggable};
 use crate::runtime::state::State;
 
 impl Host for State {
     async fn post(&mut self, post: OutboundPost) -> wasmtime::Result<()> {
+        if !self.may_log()? {
+            return Ok(());
+        }
         // No plan of today's protocols allows a target, so by the contract every post is dropped and logged.
         let host = post.url.split('/').nth(2).unwrap_or_default().to_owned();
-        tracing::warn!(mount = self.mount()?.name, host, "a post to a target that the plan does not allow was dropped");
+        tracing::warn!(mount = self.mount()?.name, host = %loggable(&host), "a post to a target that the plan does not allow was dropped");
         Ok(())
     }
 
@@ -31,8 +35,13 @@ impl Host for State {
     }
 
     async fn log(&mut self, level: Level, message: String, fields: String) -> wasmtime::Result<()> {
+        if !self.may_log()? {
+            return Ok(());
+        }
         let mount = self.mount()?;
         let mount = mount.name.as_str();
+        let (message, fields) = (loggable(&message), loggable(&fields));
+        let fields = fields.as_ref();
         match level {
             Level::Debug => tracing::debug!(target: "syncline::component", mount, fields, "{message}"),
             Level::Info => tracing::info!(target: "syncline::component", mount, fields, "{message}"),
@@ -43,7 +52,22 @@ impl Host for State {
     }
 
     async fn refresh_document(&mut self, name: String) -> wasmtime::Result<Option<Vec<u8>>> {
-        tracing::warn!(mount = self.mount()?.name, document = name, "the plan has no document of this name");
+        if self.may_log()? {
+            tracing::warn!(mount = self.mount()?.name, document = %loggable(&name), "the plan has no document of this name");
+        }
         Ok(None)
+    }
+}
+
+impl State {
+    /// Whether the call may write another line to the log; where it stops the log says so.
+    fn may_log(&mut self) -> wasmtime::Result<bool> {
+        let call = self.call()?;
+        call.log_lines += 1;
+        let lines = call.log_lines;
+        if lines == LOG_LINES_MAX + 1 {
+            tracing::warn!(mount = self.mount()?.name, lines_max = LOG_LINES_MAX, "a call logs too much: the rest of it is left out");
+        }
+        Ok(lines <= LOG_LINES_MAX)
     }
 }

@@ -6,6 +6,7 @@ use crate::executor::{self as sql, ExecutorError};
 use crate::runtime::bindings::guest::syncline::host::executor::{
     ConstraintKind, DatabaseInfo, Dialect, Error, Host, HostSnapshot, HostTransaction, RowSet, Statement, Value,
 };
+use crate::runtime::limits::SNAPSHOTS_MAX;
 use crate::runtime::state::{Call, OpenRoot, State};
 
 /// A view that the component holds.
@@ -36,6 +37,10 @@ impl HostSnapshot for State {
             return Ok(Err(Error::InvalidStatement("a snapshot cannot be opened within a transaction of the same call".into())));
         }
         let id = call.id;
+        if self.snapshots >= SNAPSHOTS_MAX {
+            return Ok(Err(Error::Limit(format!("more than {SNAPSHOTS_MAX} snapshots at the same time"))));
+        }
+        let call = self.call()?;
         // What it waits for must not wait for it.
         call.hold = None;
         if let Err(error) = self.mount()?.wait_until_durable(id, &database).await {
@@ -46,7 +51,11 @@ impl HostSnapshot for State {
             Err(error) => Err(error),
         };
         match opened {
-            Ok(snapshot) => Ok(Ok(self.table().push(OpenSnapshot(snapshot))?)),
+            Ok(snapshot) => {
+                let handle = self.table().push(OpenSnapshot(snapshot))?;
+                self.snapshots += 1;
+                Ok(Ok(handle))
+            }
             Err(error) => Ok(Err(self.noted(error))),
         }
     }
@@ -63,6 +72,7 @@ impl HostSnapshot for State {
 
     async fn drop(&mut self, snapshot: Resource<OpenSnapshot>) -> wasmtime::Result<()> {
         self.table().delete(snapshot)?;
+        self.snapshots -= 1;
         Ok(())
     }
 }
@@ -121,6 +131,9 @@ impl HostTransaction for State {
     }
 
     async fn execute(&mut self, _transaction: Resource<OpenTransaction>, statement: Statement) -> wasmtime::Result<Result<RowSet, Error>> {
+        if let Err(error) = self.admit(std::slice::from_ref(&statement))? {
+            return Ok(Err(error));
+        }
         let done = match self.root() {
             Ok(root) => root.transaction.execute(&statement.into(), None).await,
             Err(error) => return Ok(Err(error)),
@@ -133,6 +146,9 @@ impl HostTransaction for State {
         _transaction: Resource<OpenTransaction>,
         statements: Vec<Statement>,
     ) -> wasmtime::Result<Result<Vec<RowSet>, Error>> {
+        if let Err(error) = self.admit(&statements)? {
+            return Ok(Err(error));
+        }
         let statements: Vec<sql::Statement> = statements.into_iter().map(Into::into).collect();
         let done = match self.root() {
             Ok(root) => root.transaction.execute_batch(&statements).await,
@@ -237,6 +253,14 @@ impl State {
             call.unsay(effects_before);
         }
         Ok(())
+    }
+
+    /// Whether the quota of the mount lets statements run.
+    fn admit(&mut self, statements: &[Statement]) -> wasmtime::Result<Result<(), Error>> {
+        let Some(quota) = self.mount()?.quota().filter(|_| self.call.as_ref().is_some_and(|call| call.has_quota)) else {
+            return Ok(Ok(()));
+        };
+        Ok(statements.iter().try_for_each(|statement| quota.admit_statement(&statement.sql)).map_err(Error::from))
     }
 
     fn root(&mut self) -> Result<&mut OpenRoot, Error> {

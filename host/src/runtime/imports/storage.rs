@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use crate::runtime::bindings::guest::syncline::host::storage::{ByteRange, Error, Host, ObjectInfo};
 use crate::runtime::effect::{Deferred, Effect};
+use crate::runtime::limits::{LISTED_MAX, TRANSFER_BYTES_MAX};
 use crate::runtime::state::State;
 use crate::storage::{self, StorageError};
 
@@ -17,15 +18,15 @@ impl Host for State {
 
     async fn set(&mut self, key: String, value: Vec<u8>, time_to_live_ms: Option<u64>) -> wasmtime::Result<Result<(), Error>> {
         let call = self.call()?;
-        call.overlay.insert(key.clone(), Some(value.clone()));
-        call.effect(Effect::Deferred(Deferred::SetKey { key, value, time_to_live_ms }));
+        call.effect(Effect::Deferred(Deferred::SetKey { key: key.clone(), value: value.clone(), time_to_live_ms }))?;
+        call.overlay.insert(key, Some(value));
         Ok(Ok(()))
     }
 
     async fn delete(&mut self, key: String) -> wasmtime::Result<Result<(), Error>> {
         let call = self.call()?;
-        call.overlay.insert(key.clone(), None);
-        call.effect(Effect::Deferred(Deferred::DeleteKey { key }));
+        call.effect(Effect::Deferred(Deferred::DeleteKey { key: key.clone() }))?;
+        call.overlay.insert(key, None);
         Ok(Ok(()))
     }
 
@@ -40,6 +41,9 @@ impl Host for State {
     }
 
     async fn keys(&mut self, prefix: String, after: Option<String>, limit: u32) -> wasmtime::Result<Result<Vec<String>, Error>> {
+        if limit > LISTED_MAX {
+            return Ok(Err(too_long_a_list()));
+        }
         Ok(self.mount()?.storage.keyvalue.keys(&self.mount()?.name, &prefix, after.as_deref(), limit).await.map_err(Error::from))
     }
 
@@ -48,18 +52,24 @@ impl Host for State {
     }
 
     async fn read_object(&mut self, key: String, range: Option<ByteRange>) -> wasmtime::Result<Result<Vec<u8>, Error>> {
-        let range = range.map(|range| (range.start, range.length));
-        let read = self.mount()?.storage.objects.read(&self.mount()?.name, &key, range).await;
-        Ok(read.map(Vec::from).map_err(Error::from))
+        // One byte more than there may be tells a large object from one that is too large.
+        let bytes_max = TRANSFER_BYTES_MAX as u64;
+        let (start, length) = range.map_or((0, u64::MAX), |range| (range.start, range.length));
+        let read = self.mount()?.storage.objects.read(&self.mount()?.name, &key, Some((start, length.min(bytes_max + 1)))).await;
+        Ok(match read {
+            Ok(bytes) if bytes.len() > TRANSFER_BYTES_MAX => Err(Error::Limit(format!("more than {bytes_max} bytes at once"))),
+            read => read.map(Vec::from).map_err(Error::from),
+        })
     }
 
     async fn write_object(&mut self, key: String, content_type: String, content: Vec<u8>) -> wasmtime::Result<Result<ObjectInfo, Error>> {
-        let written = self.mount()?.storage.objects.write(&self.mount()?.name, &key, &content_type, Bytes::from(content)).await;
+        let has_quota = self.call()?.has_quota;
+        let written = self.mount()?.write_object(has_quota, &key, &content_type, Bytes::from(content)).await;
         Ok(written.map(Into::into).map_err(Error::from))
     }
 
     async fn delete_object(&mut self, key: String) -> wasmtime::Result<Result<(), Error>> {
-        self.call()?.effect(Effect::Deferred(Deferred::DeleteObject { key }));
+        self.call()?.effect(Effect::Deferred(Deferred::DeleteObject { key }))?;
         Ok(Ok(()))
     }
 
@@ -69,6 +79,9 @@ impl Host for State {
         after: Option<String>,
         limit: u32,
     ) -> wasmtime::Result<Result<Vec<(String, ObjectInfo)>, Error>> {
+        if limit > LISTED_MAX {
+            return Ok(Err(too_long_a_list()));
+        }
         let listed = self.mount()?.storage.objects.list(&self.mount()?.name, &prefix, after.as_deref(), limit).await;
         Ok(listed.map(|objects| objects.into_iter().map(|(key, info)| (key, info.into())).collect()).map_err(Error::from))
     }
@@ -87,6 +100,10 @@ impl Host for State {
     ) -> wasmtime::Result<Result<Option<String>, Error>> {
         Ok(Ok(None))
     }
+}
+
+fn too_long_a_list() -> Error {
+    Error::Limit(format!("more than {LISTED_MAX} names at once"))
 }
 
 impl From<storage::ObjectInfo> for ObjectInfo {

@@ -17,7 +17,7 @@ use hyper::{Method, Request, StatusCode};
 use sha1::{Digest as _, Sha1};
 
 use super::limiter::Visitor;
-use super::requests::{Answer, from_mount, request_head, status, too_many};
+use super::requests::{Answer, HEADERS_MAX, from_mount, request_head, status, too_many};
 use super::{Shared, loggable};
 use crate::runtime::plans::UpgradeAnswer;
 use crate::runtime::queue::Frame;
@@ -130,7 +130,7 @@ fn switching_protocols(accept_key: &str, headers: &[Header], subprotocol: Option
     if let Some(value) = subprotocol.and_then(|subprotocol| HeaderValue::try_from(subprotocol).ok()) {
         all.insert(SEC_WEBSOCKET_PROTOCOL, value);
     }
-    for header in headers {
+    for header in headers.iter().take(HEADERS_MAX) {
         if let (Ok(name), Ok(value)) = (HeaderName::try_from(header.name.as_str()), HeaderValue::from_bytes(&header.value)) {
             all.append(name, value);
         }

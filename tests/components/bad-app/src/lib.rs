@@ -1,4 +1,4 @@
-//! An app component that falls: `mutate` traps, loops or takes memory without end, as its name says.
+//! An app component that falls: its functions trap, loop, recurse or take memory without end, as an argument says.
 #![allow(unsafe_code, reason = "the export macro of the generated bindings defines the component's entry points")]
 
 /// Generated from `wit/deps/app`.
@@ -31,8 +31,14 @@ fn fall(how: &str) {
                 kept.push(std::hint::black_box(vec![1_u8; 1 << 20]));
             }
         }
+        "recurse" => drop(std::hint::black_box(recurse(0))),
         _ => {}
     }
+}
+
+#[allow(unconditional_recursion, reason = "that is the fault")]
+fn recurse(depth: u64) -> u64 {
+    std::hint::black_box(recurse(std::hint::black_box(depth + 1)) + 1)
 }
 
 impl Guest for Bad {
@@ -49,7 +55,7 @@ impl Guest for Bad {
     }
     fn mutate(_caller: Caller, name: String, arguments: String) -> Result<String, Failure> {
         fall(&name);
-        Ok(arguments)
+        Ok(if name == "huge" { "x".repeat(20 << 20) } else { arguments })
     }
     fn validate(_caller: Caller, operation: String) -> Verdict {
         fall(&operation);

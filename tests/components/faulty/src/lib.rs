@@ -15,8 +15,11 @@ mod bindings {
     });
 }
 
+mod excess;
 mod plan;
 mod run;
+
+use std::cell::RefCell;
 
 use bindings::exports::syncline::sync::{http, live, mounts, socket, timer};
 use bindings::syncline::host::pubsub::{Class, Order, Publication};
@@ -26,8 +29,24 @@ use run::{DATABASE, Run, statement};
 
 struct Component;
 
+thread_local! {
+    /// The settings of the mount.
+    static SETTINGS: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+/// What is to happen in an export: `{"faults": {"start": "trap"}}`.
+fn fault(settings: &str, export: &str) -> String {
+    let settings: serde_json::Value = serde_json::from_str(settings).unwrap_or_default();
+    settings["faults"][export].as_str().unwrap_or_default().to_owned()
+}
+
+fn configured_fault(export: &str) -> String {
+    SETTINGS.with_borrow(|settings| fault(settings, export))
+}
+
 impl mounts::Guest for Component {
     fn check(_protocol: String, settings: String) -> Result<mounts::Plan, Vec<String>> {
+        run::fall(&fault(&settings, "check"));
         plan::plan(&settings)
     }
 
@@ -35,13 +54,16 @@ impl mounts::Guest for Component {
         _mount: String,
         _protocol: String,
         _revision: u64,
-        _settings: String,
+        settings: String,
         _documents: Vec<(String, Vec<u8>)>,
     ) -> Result<(), String> {
+        run::fall(&fault(&settings, "configure"));
+        SETTINGS.set(settings);
         Ok(())
     }
 
     fn start(_mount: String, _cursor: Option<Vec<u8>>) -> Result<Option<Vec<u8>>, String> {
+        run::fall(&configured_fault("start"));
         let create = "CREATE TABLE IF NOT EXISTS item (key TEXT PRIMARY KEY, value TEXT NOT NULL)";
         let transaction = executor::Transaction::begin(DATABASE).map_err(|error| run::word_of(&error))?;
         transaction.execute(&statement(create, &[])).map_err(|error| run::word_of(&error))?;
@@ -49,7 +71,9 @@ impl mounts::Guest for Component {
         Ok(None)
     }
 
-    fn stop(_mount: String) {}
+    fn stop(_mount: String) {
+        run::fall(&configured_fault("stop"));
+    }
 }
 
 /// Commands in a query or on one line: `;` stands for the end of a line, `+` for a space.
@@ -59,6 +83,7 @@ fn unfolded(line: &str) -> String {
 
 impl http::Guest for Component {
     fn admit(_mount: String, _connection: u64, _head: RequestHead) -> http::Admission {
+        run::fall(&configured_fault("admit"));
         http::Admission::Accept(http::Accept { body: http::BodyPlan::Inline(1 << 20), context: Vec::new() })
     }
 
@@ -76,7 +101,8 @@ impl http::Guest for Component {
             _ => String::new(),
         };
         run.frame(&text, failure);
-        http::Response { status: 200, headers: Vec::new(), body: http::BodyOut::Bytes(run.said().into_bytes()) }
+        let body = http::BodyOut::Bytes(run.said().into_bytes());
+        http::Response { status: 200, headers: run.headers, body }
     }
 
     fn resume(_mount: String, _connection: u64, _state: Vec<u8>) -> http::Response {
@@ -128,6 +154,7 @@ impl socket::Guest for Component {
 
     fn closed(_mount: String, _connection: live::Connection, _code: u16) {
         run::count("closed", 1);
+        run::fall(&configured_fault("closed"));
     }
 
     fn deliver(mount: String, publication: Publication, groups: Vec<socket::Group>) -> socket::Deliveries {

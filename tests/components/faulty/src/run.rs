@@ -7,7 +7,8 @@ use crate::bindings::syncline::app::app::{self, Caller, Identity};
 use crate::bindings::syncline::host::executor::{Error, Snapshot, Statement, Transaction, Value};
 use crate::bindings::syncline::host::pubsub::{self, Class, Mode, Order, Publication, Subscription};
 use crate::bindings::syncline::host::storage;
-use crate::bindings::syncline::host::types::{Close, Frame};
+use crate::bindings::syncline::host::types::{Close, Frame, Header};
+use crate::excess;
 
 /// The one database.
 pub const DATABASE: &str = "faulty";
@@ -15,13 +16,15 @@ pub const DATABASE: &str = "faulty";
 /// What runs commands.
 pub struct Run {
     mount: String,
-    connection: u64,
+    pub connection: u64,
     /// Tags of `defer` that have been put off already.
     attachment: String,
     /// Open transactions, the outermost first.
-    transactions: Vec<Transaction>,
+    pub transactions: Vec<Transaction>,
     /// What the call answers.
     pub outcome: live::Outcome,
+    /// Headers of the response, where a request is answered.
+    pub headers: Vec<Header>,
     /// The input that runs is to be put off for so long.
     pub deferred: Option<u64>,
     /// Name and step of the job that runs.
@@ -79,6 +82,21 @@ fn eat() {
     }
 }
 
+/// Falls as the word says; comes back where the word says nothing.
+pub fn fall(how: &str) {
+    match how {
+        "trap" => panic!("the component was told to trap"),
+        // A message of 1 MiB.
+        "shout" => panic!("{}", "x".repeat(1 << 20)),
+        "loop" => loop {
+            std::hint::black_box(());
+        },
+        "eat" => eat(),
+        "recurse" => drop(std::hint::black_box(recurse(0))),
+        _ => {}
+    }
+}
+
 fn split(text: &str) -> (&str, &str) {
     text.split_once(' ').unwrap_or((text, ""))
 }
@@ -99,7 +117,8 @@ impl Run {
             quiet_ms: None,
         };
         let attachment = attachment.to_owned();
-        Self { mount, connection, attachment, transactions: Vec::new(), outcome, deferred: None, job: None, next_step: None }
+        let (transactions, headers) = (Vec::new(), Vec::new());
+        Self { mount, connection, attachment, transactions, outcome, headers, deferred: None, job: None, next_step: None }
     }
 
     /// A frame for the client.
@@ -141,17 +160,13 @@ impl Run {
         let (word, rest) = split(line);
         match word {
             "" => Ok(()),
-            "trap" => panic!("the component was told to trap"),
-            "loop" => loop {
-                std::hint::black_box(());
-            },
-            "eat" => {
-                eat();
+            "trap" | "loop" | "eat" | "recurse" | "shout" => {
+                fall(word);
                 Ok(())
             }
-            "recurse" => {
-                std::hint::black_box(recurse(0));
-                Ok(())
+            word if excess::WORDS.contains(&word) => {
+                let (count, bytes) = excess::numbers(rest);
+                excess::command(self, word, count, bytes)
             }
             "spin" => {
                 let until = Instant::now() + Duration::from_millis(number(rest));
@@ -160,8 +175,8 @@ impl Run {
                 }
                 Ok(())
             }
-            "begin" | "put" | "commit" | "rollback" | "write" | "read" | "view" => self.sql(word, rest),
-            "set" | "get" | "keep" | "count" | "once" => self.storage(word, rest),
+            "begin" | "put" | "remove" | "commit" | "rollback" | "write" | "read" | "view" => self.sql(word, rest),
+            "set" | "get" | "keep" | "count" | "once" | "store" | "discard" => self.storage(word, rest),
             "publish" | "numbered" | "subscribe" | "unsubscribe" | "members" | "send" | "schedule" | "cancel" => self.pubsub(word, rest),
             "app" => self.app(rest),
             "at" | "steps" => self.step(word, rest),
@@ -177,6 +192,12 @@ impl Run {
                 let (key, value) = split(rest);
                 let insert = statement("INSERT OR REPLACE INTO item (key, value) VALUES (?, ?)", &[key, value]);
                 self.transactions.last().ok_or("no transaction")?.execute(&insert).map_err(failed)?;
+            }
+            "remove" => {
+                self.sql("begin", "")?;
+                let delete = statement("DELETE FROM item WHERE key = ?", &[rest]);
+                self.transactions.last().ok_or("no transaction")?.execute(&delete).map_err(failed)?;
+                self.sql("commit", "")?;
             }
             "commit" => Transaction::commit(self.transactions.pop().ok_or("no transaction")?).map_err(failed)?,
             "rollback" => drop(self.transactions.pop()),
@@ -204,6 +225,15 @@ impl Run {
         match word {
             "set" => storage::set(key, value.as_bytes(), None).map_err(|_| "storage")?,
             "get" => self.say(format!("get {key}={}", crate::fact(key).unwrap_or_else(|| "nothing".into()))),
+            // KEY BYTES
+            "store" => {
+                let content = vec![1; usize::try_from(number(value)).unwrap_or(0)];
+                storage::write_object(key, "", &content).map_err(|error| match error {
+                    storage::Error::Limit(_) => "limit",
+                    _ => "storage",
+                })?;
+            }
+            "discard" => storage::delete_object(key).map_err(|_| "storage")?,
             // A counter, changed at once.
             "keep" => drop(count(key, 1)),
             "count" => self.say(format!("count {rest}={}", count(rest, 0))),
@@ -315,6 +345,7 @@ impl Run {
     }
 }
 
-fn number(text: &str) -> u64 {
+/// A number; 0 where there is none.
+pub fn number(text: &str) -> u64 {
     text.parse().unwrap_or(0)
 }

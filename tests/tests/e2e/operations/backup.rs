@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use serde_json::{Value, json};
-use syncline_tests::process::{Process, command};
+use syncline_tests::process::{Process, command, with_compiled_code};
 use syncline_tests::secsync::Author;
 use syncline_tests::socket::Socket;
 
-use crate::cli::{data_folder, enter, fails, folder, path_of, run, with_compiled_code, write};
+use crate::cli::{data_folder, enter, fails, folder, path_of, run, write};
 use crate::support::*;
 
 /// Larger than what lies in rows.

@@ -5,11 +5,11 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 use syncline_tests::DEADLINE;
-use syncline_tests::process::{Process, command};
+use syncline_tests::process::{Process, command, with_compiled_code};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream};
 
-use crate::cli::{data_folder, fails, folder, path_of, run, with_compiled_code, write};
+use crate::cli::{data_folder, fails, folder, path_of, run, write};
 use crate::raw::RawConnection;
 use crate::support::eventually;
 

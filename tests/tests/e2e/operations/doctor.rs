@@ -90,7 +90,14 @@ async fn damage_is_found_and_named() {
     newer.pragma_update(None, "user_version", 99).expect("it can be set");
     drop(newer);
     finds(&data, &["database", "file format 99", "newer version"]).await;
+    std::fs::write(&database, b"").expect("it can be written");
+    finds(&data, &["database", "secsync.sqlite", "empty", "restore a backup"]).await;
     std::fs::write(&database, &whole).expect("it can be written");
+    let format = data.path().join("format.json");
+    let known = std::fs::read(&format).expect("it is there");
+    std::fs::write(&format, b"{\"format\":99}").expect("it can be written");
+    finds(&data, &["data folder", "format 99", "newer version"]).await;
+    std::fs::write(&format, known).expect("it can be written");
 
     let object = object_of(data.path());
     let length = std::fs::read(&object).expect("it is there").len();
@@ -119,6 +126,11 @@ async fn what_stands_in_the_way_of_a_start_is_found() {
     let config = write(&data, "wrong.json", r#"{"mount": [{"protocol": "secsync", "settings": {"colour": 1, "policy": []}}]}"#);
     let (content, text) = doctor(path_of(&data), &["--listen", "127.0.0.1:0", "--config", &config]).await;
     assert!(!content && text.contains("failed   configuration") && text.contains("colour"), "{text}");
+    syncline_tests::tls::Certificate::valid("localhost", 2020, 2021).write_into(data.path());
+    let tls = r#"{"tls": {"certificate": "fullchain.pem", "key": "key.pem"}, "mount": [{"protocol": "secsync"}]}"#;
+    let config = write(&data, "expired.json", tls);
+    let (content, text) = doctor(path_of(&data), &["--listen", "127.0.0.1:0", "--config", &config]).await;
+    assert!(!content && text.contains("failed   configuration") && text.contains("expired at 2021-01-01"), "{text}");
     std::fs::set_permissions(data.path(), std::fs::Permissions::from_mode(0o755)).expect("it can be set");
     let (content, text) = doctor(path_of(&data), &["--listen", "127.0.0.1:0"]).await;
     assert!(content && text.contains("warning  data folder") && text.contains("chmod 700"), "{text}");

@@ -5,5 +5,6 @@ mod backup;
 mod configuration;
 mod control;
 mod doctor;
+mod frozen;
 mod metrics;
 mod readiness;

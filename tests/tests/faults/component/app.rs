@@ -18,7 +18,13 @@ async fn without_an_app_nothing_is_implemented() {
 async fn an_app_that_falls_is_an_import_that_failed() {
     let server = TestServer::with(setup(json!({}), Some(env!("SYNCLINE_BAD_APP")))).await;
     let (mut client, mut other) = (Client::connect(server.address).await, Client::connect(server.address).await);
-    for (name, answer) in [("trap", "app trapped true"), ("eat", "app trapped true"), ("loop", "app timed-out true")] {
+    for (name, answer) in [
+        ("trap", "app trapped true"),
+        ("eat", "app trapped true"),
+        ("recurse", "app trapped true"),
+        ("huge", "app trapped true"),
+        ("loop", "app timed-out true"),
+    ] {
         client.say(&format!("begin\nput {name} kept\napp mutate {name}\ncommit")).await;
         for number in 0..5 {
             assert_eq!(other.ask(&format!("echo {number}")).await, number.to_string());

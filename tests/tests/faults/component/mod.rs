@@ -2,11 +2,14 @@
 
 mod app;
 mod deliver;
+mod excess;
+mod exports;
 mod failures;
 mod inputs;
 mod jobs;
 mod limits;
 mod order;
+mod quota;
 mod reload;
 mod requests;
 mod tasks;
@@ -29,7 +32,14 @@ const FAULTY: &[u8] = include_bytes!(env!("SYNCLINE_FAULTY_COMPONENT"));
 /// A mount of the component at `/faulty`.
 fn mount(settings: Value, app: Option<&str>) -> MountSettings {
     let settings = settings.as_object().cloned().unwrap_or_default();
-    MountSettings { name: "faulty".into(), protocol: "faulty".into(), settings, app: app.map(PathBuf::from), listen: "127.0.0.1:0".into() }
+    MountSettings {
+        name: "faulty".into(),
+        protocol: "faulty".into(),
+        settings,
+        app: app.map(PathBuf::from),
+        listen: "127.0.0.1:0".into(),
+        quota_bytes: None,
+    }
 }
 
 /// A setup with the component; its instances may have 64 MiB.
@@ -59,7 +69,11 @@ struct Client {
 
 impl Client {
     async fn connect(address: SocketAddr) -> Self {
-        let mut socket = Socket::connect(address, "/faulty").await;
+        Self::connect_at(address, "/faulty").await
+    }
+
+    async fn connect_at(address: SocketAddr, path: &str) -> Self {
+        let mut socket = Socket::connect(address, path).await;
         let hello = text(socket.receive().await);
         let id = hello.strip_prefix("hello ").and_then(|id| id.parse().ok());
         Self { socket, id: id.unwrap_or_else(|| panic!("{hello}")) }

@@ -28,7 +28,7 @@ async fn finish(mut stream: TcpStream) -> (u16, String) {
     (status.expect("a status"), body.expect("a body"))
 }
 
-async fn ask(address: SocketAddr, commands: &str) -> (u16, String) {
+pub async fn ask(address: SocketAddr, commands: &str) -> (u16, String) {
     finish(start(address, commands).await).await
 }
 

@@ -11,9 +11,11 @@ use tokio::sync::watch;
 use super::*;
 use crate::executor::RowSet;
 
+mod damage;
 mod groups;
 mod histories;
 mod openings;
+mod space;
 mod statements;
 
 /// Everything that is waited for comes within this time, or the test fails.
