@@ -175,6 +175,7 @@ async fn main() -> anyhow::Result<()> {
         protocol: "secsync".into(),
         settings: settings.as_object().cloned().unwrap_or_default(),
         app: None,
+        quota_bytes: None,
         listen: listen.clone(),
     }];
     let runtime = Runtime::start(GUEST_COMPONENT, RuntimeSettings::default(), &mounts, backends).await?;

@@ -92,7 +92,12 @@ pub(super) struct Link {
 
 impl Link {
     /// Opens the writer of a file; `create`: making the file where there is none.
-    pub(super) fn open_writer(path: &Path, create: bool, synchronous: Synchronous, on_open: Option<&OnOpen>) -> Result<Self, ExecutorError> {
+    pub(super) fn open_writer(
+        path: &Path,
+        create: bool,
+        synchronous: Synchronous,
+        on_open: Option<&OnOpen>,
+    ) -> Result<Self, ExecutorError> {
         let failed = |error| named(path, executor_error(error));
         let mut connection = if create { open_file(path, DATABASE_FORMAT)? } else { open_existing(path, DATABASE_FORMAT)? };
         let synchronous = match synchronous {
