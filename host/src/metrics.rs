@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use prometheus::{
-    CounterVec, Encoder, Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    CounterVec, Encoder, Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
 };
 
 use crate::executor::MountUsage;
@@ -271,9 +272,13 @@ impl Metrics {
         self.closes.with_label_values(&[mount, code.as_str()]).inc();
     }
 
-    pub(crate) fn frame(&self, mount: &str, direction: &str, bytes: usize) {
-        self.frames.with_label_values(&[mount, direction]).inc();
-        self.bytes.with_label_values(&[mount, direction]).inc_by(u64::try_from(bytes).unwrap_or(u64::MAX));
+    /// The counters of messages of a mount.
+    pub(crate) fn traffic(&self, mount: &str) -> Traffic {
+        let of = |direction| {
+            let labels = [mount, direction];
+            MessageCounters { messages: self.frames.with_label_values(&labels), bytes: self.bytes.with_label_values(&labels) }
+        };
+        Traffic { received: of("in"), sent: of("out") }
     }
 
     pub(crate) fn call(&self, mount: &str, export: &str, ok: bool, elapsed: Duration) {
@@ -368,6 +373,36 @@ impl Metrics {
             }
         }
         values
+    }
+}
+
+/// Counters of WebSocket messages of one mount, found once: looking them up by their labels would cost more than counting.
+pub(crate) struct Traffic {
+    received: MessageCounters,
+    sent: MessageCounters,
+}
+
+struct MessageCounters {
+    messages: IntCounter,
+    bytes: IntCounter,
+}
+
+impl Traffic {
+    /// A message of a client came.
+    pub(crate) fn received(&self, bytes: usize) {
+        self.received.count(bytes);
+    }
+
+    /// A message left for a client.
+    pub(crate) fn sent(&self, bytes: usize) {
+        self.sent.count(bytes);
+    }
+}
+
+impl MessageCounters {
+    fn count(&self, bytes: usize) {
+        self.messages.inc();
+        self.bytes.inc_by(u64::try_from(bytes).unwrap_or(u64::MAX));
     }
 }
 

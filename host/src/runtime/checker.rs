@@ -15,7 +15,7 @@ use super::imports::app::App;
 use super::limits;
 use super::plans::Plan;
 use super::quota::Quota;
-use super::revision::{Identity, Revision};
+use super::revision::{HostCloses, Identity, Revision};
 use super::state::{State, bound};
 use super::{EMPTY_APP_COMPONENT, MountSettings, OWN_NAME, RuntimeError, RuntimeSettings};
 use crate::config::message::without_value;
@@ -51,7 +51,8 @@ pub(super) struct Checked {
 impl Checked {
     /// Ready to run, under a number.
     pub(super) fn into_revision(self, number: u64, quota: Option<Arc<Quota>>) -> Arc<Revision> {
-        Arc::new(Revision { number, plan: self.plan, app: self.app, pre: self.pre, quota, identity: self.identity })
+        let closes = Arc::new(HostCloses::from(&self.plan.closes));
+        Arc::new(Revision { number, plan: self.plan, closes, app: self.app, pre: self.pre, quota, identity: self.identity })
     }
 
     /// Settings that have no effect, or a dangerous one.

@@ -12,7 +12,7 @@ use super::bindings::guest::syncline::host::types;
 use super::connection::Connection;
 use super::instance::{Answer, Invocation};
 use super::mount::MountCore;
-use super::queue::{Arrival, Class, Close, Filled, Frame, Payload, Slot};
+use super::queue::{Arrival, Class, Close, Filled, Frame, Heading, Payload, Slot};
 use super::topics::Mode;
 use crate::pubsub::{Order, Publication, Receiver};
 
@@ -44,6 +44,12 @@ impl MountCore {
     pub(crate) fn fan_out(&self, publication: Publication) {
         let text = std::str::from_utf8(&publication.message).is_ok();
         let closes = self.closes();
+        let heading = Arc::new(Heading {
+            topic: publication.topic.clone(),
+            order: publication.order.as_ref().map(|order| (order.key.clone(), order.sequence)),
+            class: publication.class.clone(),
+            close: publication.close.clone(),
+        });
         let (mut groups, mut targets) = (Vec::<Group>::new(), Vec::new());
         // Counted once for all that share it.
         let mut shared = None;
@@ -79,9 +85,7 @@ impl MountCore {
                 continue;
             }
             let Some(connection) = connections.get(&id) else { continue };
-            let order = publication.order.as_ref().map(|order| (order.key.clone(), order.sequence));
-            let (topic, class, close) = (publication.topic.clone(), publication.class.clone(), publication.close.clone());
-            if !connection.publish(Arrival { topic, order, class, payload, close }, &closes.slow) {
+            if !connection.publish(Arrival { heading: heading.clone(), payload }, &closes.slow) {
                 self.metrics.slow_reader(&self.name);
             }
         }
@@ -159,7 +163,7 @@ impl MountCore {
                     frames.push(frame);
                     if bytes > self.plan().queue_bytes {
                         // More than may wait for anybody: the rest need not be made.
-                        return Filled { frames: Vec::new(), close: Some(self.closes().slow) };
+                        return Filled { frames: Vec::new(), close: Some(self.closes().slow.clone()) };
                     }
                 }
                 Filled { frames, close: None }

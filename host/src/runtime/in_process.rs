@@ -111,7 +111,7 @@ impl InProcessSocket {
                 self.taken.extend(self.connection.take_frames(1));
             }
             if to_receive && let Some(frame) = self.taken.pop_front() {
-                self.mount.metrics.frame(&self.mount.name, "out", frame.len());
+                self.mount.traffic.sent(frame.len());
                 return SocketEvent::Frame(frame);
             }
             if self.taken.is_empty()
@@ -136,12 +136,12 @@ impl InProcessSocket {
         if !self.connection.wants_input() {
             return Err(frame);
         }
-        self.mount.metrics.frame(&self.mount.name, "in", frame.len());
+        self.mount.traffic.received(frame.len());
         let plan = self.mount.plan();
         let bytes_max = if self.connection.has_received() { plan.max_frame_bytes } else { plan.max_frame_bytes_before_auth };
         let closes = self.mount.closes();
         if u64::try_from(frame.len()).is_ok_and(|bytes| bytes > bytes_max) {
-            self.connection.close_now(closes.too_large);
+            self.connection.close_now(closes.too_large.clone());
             return Ok(());
         }
         let frame = match frame {

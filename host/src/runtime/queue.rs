@@ -106,14 +106,21 @@ impl Payload {
 /// A publication on its way to this connection.
 #[derive(Clone, Debug)]
 pub struct Arrival {
+    /// What is the same for all who get it.
+    pub heading: Arc<Heading>,
+    /// Its content.
+    pub payload: Payload,
+}
+
+/// What is known of a publication beside its content. Shared: a copy for each reader would be most of the work.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Heading {
     /// Its topic.
     pub topic: String,
     /// Order key and sequence.
     pub order: Option<(String, u64)>,
     /// Its class.
     pub class: Class,
-    /// Its content.
-    pub payload: Payload,
     /// Closes the connection once the payload is sent.
     pub close: Option<Close>,
 }
@@ -311,9 +318,9 @@ impl<I> ConnectionQueue<I> {
         self.outstanding.retain(|other| *other != call);
         let (mut before, mut after) = (Vec::new(), Vec::new());
         for arrival in std::mem::take(&mut self.held) {
-            let order = arrival.order.as_ref();
+            let order = arrival.heading.order.as_ref();
             let cut_off = order.and_then(|(key, _)| released.seen.iter().find(|(seen, _)| seen == key));
-            let made_by = self.fresh_topics.get(&arrival.topic);
+            let made_by = self.fresh_topics.get(&arrival.heading.topic);
             if cut_off.is_some_and(|(_, through)| order.is_some_and(|(_, sequence)| sequence <= through)) {
                 self.publication_bytes -= arrival.payload.len();
             } else if made_by.is_some_and(|made_by| *made_by != call) {
@@ -364,7 +371,7 @@ impl<I> ConnectionQueue<I> {
 
     /// A subscription ended: what waits for it is dropped.
     pub fn unsubscribed(&mut self, topic: &str) {
-        self.leave_out(|arrival, _| arrival.topic == topic);
+        self.leave_out(|arrival, _| arrival.heading.topic == topic);
         self.fresh_topics.remove(topic);
     }
 
@@ -373,7 +380,7 @@ impl<I> ConnectionQueue<I> {
         if self.close.is_some() || self.gone {
             return true;
         }
-        if let Some((key, sequence)) = &arrival.order
+        if let Some((key, sequence)) = &arrival.heading.order
             && let Some(covered) = self.covered.get(key)
         {
             if sequence <= covered {
@@ -419,7 +426,7 @@ impl<I> ConnectionQueue<I> {
             self.end_quiet();
         }
         if self.publication_bytes > limit {
-            self.leave_out(|arrival, waiting_bytes| waiting_bytes > limit && arrival.class == Class::Droppable);
+            self.leave_out(|arrival, waiting_bytes| waiting_bytes > limit && arrival.heading.class == Class::Droppable);
         }
         self.publication_bytes <= limit
     }
@@ -441,8 +448,8 @@ impl<I> ConnectionQueue<I> {
 
     /// Drops what a newer publication of its kind makes superfluous.
     fn replaced_by(&mut self, newer: &Arrival) {
-        if let Class::Latest(_) = newer.class {
-            self.leave_out(|waiting, _| waiting.topic == newer.topic && waiting.class == newer.class);
+        if let Class::Latest(_) = newer.heading.class {
+            self.leave_out(|waiting, _| waiting.heading.topic == newer.heading.topic && waiting.heading.class == newer.heading.class);
         }
     }
 
@@ -565,7 +572,7 @@ impl<I> ConnectionQueue<I> {
             return;
         }
         self.replaced_by(&arrival);
-        let close = arrival.close.clone();
+        let close = arrival.heading.close.clone();
         self.outbox.push_back(Outgoing::Published(arrival));
         if close.is_some() {
             self.close_after_queue(close);

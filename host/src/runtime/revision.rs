@@ -4,8 +4,10 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use super::bindings::guest::GuestPre;
+use super::bindings::guest::exports::syncline::sync::mounts::Closes;
 use super::imports::app::App;
 use super::plans::Plan;
+use super::queue::Close;
 use super::quota::Quota;
 use super::state::State;
 
@@ -14,6 +16,8 @@ pub(crate) struct Revision {
     /// Grows with each exchange; the component knows it from `configure`.
     pub(crate) number: u64,
     pub(crate) plan: Plan,
+    /// How the host closes by itself.
+    pub(crate) closes: Arc<HostCloses>,
     pub(crate) app: Arc<App>,
     pub(crate) pre: GuestPre<State>,
     /// What its databases and objects may hold; none: no limit.
@@ -42,5 +46,26 @@ impl Deref for CurrentPlan {
 
     fn deref(&self) -> &Plan {
         &self.0.plan
+    }
+}
+
+/// The closes of the plan, as the host keeps them.
+pub(crate) struct HostCloses {
+    pub(crate) slow: Close,
+    pub(crate) idle: Close,
+    pub(crate) too_large: Close,
+    pub(crate) failed: Close,
+    pub(crate) shutdown: Close,
+}
+
+impl From<&Closes> for HostCloses {
+    fn from(closes: &Closes) -> Self {
+        Self {
+            slow: closes.slow.clone().into(),
+            idle: closes.idle.clone().into(),
+            too_large: closes.too_large.clone().into(),
+            failed: closes.failed.clone().into(),
+            shutdown: closes.shutdown.clone().into(),
+        }
     }
 }

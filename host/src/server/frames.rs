@@ -310,6 +310,8 @@ pub fn encode(frame: Outgoing, pieces: &mut std::collections::VecDeque<Bytes>, t
             (CLOSE, [&code.to_be_bytes()[..], reason.as_bytes()].concat().into())
         }
     };
+    let copied = if payload.len() <= COPIED_BYTES_MAX { payload.len() } else { 0 };
+    tail.reserve(HEADER_BYTES_MAX + copied);
     let first = 0x80 | opcode;
     match (u8::try_from(payload.len()), u16::try_from(payload.len())) {
         (Ok(length @ 0..=125), _) => tail.extend_from_slice(&[first, length]),
@@ -322,7 +324,7 @@ pub fn encode(frame: Outgoing, pieces: &mut std::collections::VecDeque<Bytes>, t
             tail.extend_from_slice(&u64::try_from(payload.len()).unwrap_or(u64::MAX).to_be_bytes());
         }
     }
-    if payload.len() <= COPIED_BYTES_MAX {
+    if copied == payload.len() {
         tail.extend_from_slice(&payload);
     } else {
         pieces.push_back(tail.split().freeze());

@@ -11,13 +11,12 @@ fn text(text: &'static str) -> Frame {
 }
 
 fn arrival(topic: &str, sequence: Option<u64>, frame: &'static str) -> Arrival {
-    Arrival {
-        topic: topic.into(),
-        order: sequence.map(|sequence| (topic.into(), sequence)),
-        class: Class::MustDeliver,
-        payload: Payload::Frame(text(frame)),
-        close: None,
-    }
+    of_class(Class::MustDeliver, topic, sequence, frame)
+}
+
+fn of_class(class: Class, topic: &str, sequence: Option<u64>, frame: &'static str) -> Arrival {
+    let order = sequence.map(|sequence| (topic.into(), sequence));
+    Arrival { heading: Arc::new(Heading { topic: topic.into(), order, class, close: None }), payload: Payload::Frame(text(frame)) }
 }
 
 fn taken(queue: &mut ConnectionQueue<u8>) -> Vec<String> {
@@ -154,7 +153,7 @@ fn only_so_many_calls_wait_at_the_gate() {
 #[test]
 fn a_slow_reader_loses_droppable_frames_first_and_is_then_closed() {
     let mut queue = ConnectionQueue::<u8>::new(LIMITS);
-    assert!(queue.publish(Arrival { class: Class::Droppable, ..arrival("d", None, "presence") }));
+    assert!(queue.publish(of_class(Class::Droppable, "d", None, "presence")));
     assert!(queue.publish(arrival("d", Some(1), "update")));
     assert_eq!(taken(&mut queue), ["update"]);
     assert!(queue.publish(arrival("d", Some(2), "update")));
@@ -164,7 +163,7 @@ fn a_slow_reader_loses_droppable_frames_first_and_is_then_closed() {
 #[test]
 fn the_newest_of_a_kind_replaces_the_one_that_waits() {
     let mut queue = ConnectionQueue::<u8>::new(LIMITS);
-    let poke = |frame| Arrival { class: Class::Latest("k".into()), ..arrival("d", None, frame) };
+    let poke = |frame| of_class(Class::Latest("k".into()), "d", None, frame);
     assert!(queue.publish(poke("1")) && queue.publish(arrival("d", None, "x")) && queue.publish(poke("2")));
     assert_eq!(taken(&mut queue), ["x", "2"]);
 }
@@ -227,7 +226,7 @@ fn inputs_that_were_put_off_come_again_first() {
 fn waiting_slot(queue: &mut ConnectionQueue<u8>, sequence: u64, class: Class) -> Weak<OnceLock<Filled>> {
     let slot = Slot::default();
     let filler = Arc::downgrade(&slot);
-    assert!(queue.publish(Arrival { payload: Payload::Slot(slot), class, ..arrival("d", Some(sequence), "") }));
+    assert!(queue.publish(Arrival { payload: Payload::Slot(slot), ..of_class(class, "d", Some(sequence), "") }));
     filler
 }
 
@@ -327,7 +326,7 @@ proptest! {
                     if let Payload::Slot(slot) = &payload {
                         slots.push(Arc::downgrade(slot));
                     }
-                    queue.publish(Arrival { class, payload, ..arrival("d", Some(sequence), "") });
+                    queue.publish(Arrival { payload, ..of_class(class, "d", Some(sequence), "") });
                 }
                 Happens::Fill => if !slots.is_empty() {
                     queue.fill(&slots.remove(0), filled("encoded"));

@@ -1,11 +1,12 @@
 //! The task of one socket: moves messages between it and the connection's queues.
 
 use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 use super::socket::{End, Received, Socket};
 use crate::runtime::queue::{Close, Frame};
@@ -80,14 +81,18 @@ impl<'a> SocketTask<'a> {
     pub(super) async fn run(mut self) -> u16 {
         let budget = &self.mount.budget;
         let mut held = budget.charge(0);
+        // One timer, set anew only when it is due at another time: that costs more than a frame does.
+        let mut sleep = pin!(sleep_until(Instant::now()));
+        let mut sleep_end = None;
         loop {
-            if !self.socket.has_output() {
-                self.take_frames();
-                if !self.socket.has_output()
-                    && let Some(close) = self.connection.due_close()
-                {
-                    see_off(self.socket, &close, false).await;
-                    return close.code;
+            match poll_fn(|context| Poll::Ready(self.flush(context))).await {
+                Poll::Pending => {}
+                Poll::Ready(Err(_)) => return 1006,
+                Poll::Ready(Ok(())) => {
+                    if let Some(close) = self.connection.due_close() {
+                        see_off(self.socket, &close, false).await;
+                        return close.code;
+                    }
                 }
             }
             self.connection.set_socket_bytes(self.socket.held_bytes());
@@ -96,6 +101,10 @@ impl<'a> SocketTask<'a> {
             let tight = budget.is_tight();
             let reading = throttle.is_zero() && !tight && self.connection.wants_input();
             let timer = self.next_timer(throttle, reading);
+            if let Some(end) = timer.filter(|_| timer != sleep_end) {
+                sleep.as_mut().reset(end);
+            }
+            sleep_end = timer;
             let connection = self.connection.clone();
             let next = tokio::select! {
                 event = self.event(reading) => match event {
@@ -105,7 +114,10 @@ impl<'a> SocketTask<'a> {
                 },
                 () = connection.changed() => self.while_writing(),
                 () = budget.roomy(), if tight => Next::GoOn,
-                () = sleep_until(timer) => self.timer(reading),
+                () = &mut sleep, if timer.is_some() => {
+                    sleep_end = None;
+                    self.timer(reading)
+                }
             };
             match next {
                 Next::GoOn => {}
@@ -123,6 +135,19 @@ impl<'a> SocketTask<'a> {
                     return close.code;
                 }
             }
+        }
+    }
+
+    /// Writes what there is, as much as the socket takes now.
+    fn flush(&mut self, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        loop {
+            if !self.socket.has_output() {
+                self.take_frames();
+                if !self.socket.has_output() {
+                    return Poll::Ready(Ok(()));
+                }
+            }
+            ready!(self.socket.poll_write(context))?;
         }
     }
 
@@ -157,7 +182,7 @@ impl<'a> SocketTask<'a> {
     /// Hands frames from the queue to the socket.
     fn take_frames(&mut self) {
         for frame in self.connection.take_frames(WRITE_BYTES) {
-            self.mount.metrics.frame(&self.mount.name, "out", frame.len());
+            self.mount.traffic.sent(frame.len());
             self.socket.queue(outgoing(frame));
         }
     }
@@ -190,13 +215,13 @@ impl<'a> SocketTask<'a> {
     }
 
     fn push(&self, bytes: usize, frame: ComponentFrame) {
-        self.mount.metrics.frame(&self.mount.name, "in", bytes);
+        self.mount.traffic.received(bytes);
         self.connection.push_frame(frame);
     }
 
     fn broken(&self, error: FrameError) -> Next {
         Next::Abort(match error {
-            FrameError::TooLarge => self.mount.closes().too_large,
+            FrameError::TooLarge => self.mount.closes().too_large.clone(),
             FrameError::NotUtf8 => Close { code: 1007, reason: error.to_string() },
             FrameError::Protocol(reason) => Close { code: 1002, reason: reason.into() },
         })
@@ -205,7 +230,8 @@ impl<'a> SocketTask<'a> {
     /// When the host may read again, a ping, or the end of patience is due.
     fn next_timer(&self, throttle: Duration, reading: bool) -> Option<Instant> {
         let now = Instant::now();
-        let idle = self.mount.plan().idle_ms.map(|idle_ms| self.last_heard + Duration::from_millis(idle_ms));
+        let plan = self.mount.plan();
+        let idle = plan.idle_ms.map(|idle_ms| self.last_heard + Duration::from_millis(idle_ms));
         let room = (!throttle.is_zero()).then(|| now + throttle);
         // Whoever is not read cannot be too slow.
         let pace = self.pace.filter(|_| reading).map(|pace| now + pace.deadline().saturating_sub(self.flow.now()));
@@ -215,11 +241,11 @@ impl<'a> SocketTask<'a> {
     fn timer(&mut self, reading: bool) -> Next {
         let now = Instant::now();
         if reading && self.mount.plan().idle_ms.is_some_and(|idle_ms| now >= self.last_heard + Duration::from_millis(idle_ms)) {
-            return Next::Abort(self.mount.closes().idle);
+            return Next::Abort(self.mount.closes().idle.clone());
         }
         if let Some(pace) = &mut self.pace {
             match reading {
-                true if pace.deadline() <= self.flow.now() => return Next::Abort(self.mount.closes().idle),
+                true if pace.deadline() <= self.flow.now() => return Next::Abort(self.mount.closes().idle.clone()),
                 true => {}
                 false => pace.pause(self.flow.now()),
             }
@@ -236,12 +262,5 @@ impl<'a> SocketTask<'a> {
             }
         }
         Next::GoOn
-    }
-}
-
-async fn sleep_until(timer: Option<Instant>) {
-    match timer {
-        Some(timer) => tokio::time::sleep_until(timer).await,
-        None => std::future::pending().await,
     }
 }

@@ -1,0 +1,180 @@
+//! Clients of a mount: upgrades, requests, connections that go away, and who is closed where too much waits.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::bindings::guest::exports::syncline::sync::mounts::UpgradeAnswer;
+use super::bindings::guest::exports::syncline::sync::{http, socket};
+use super::bindings::guest::syncline::host::types::{Header, RequestHead};
+use super::budget::{Budget, IMPATIENCE, TIGHT_PATIENCE};
+use super::calls::CallFailed;
+use super::connection::{Connection, split};
+use super::effect::Effect;
+use super::instance::{Answer, Invocation};
+use super::mount::MountCore;
+
+/// How often it is looked at who holds most, while too much waits.
+const BUDGET_PAUSE: Duration = Duration::from_millis(100);
+/// Whoever holds less is not closed for it.
+const FAT_BYTES_MIN: usize = 16 << 10;
+/// How long what a client sent before it went away may still take.
+const AFTERLIFE: Duration = Duration::from_secs(30);
+
+/// What becomes of an upgrade.
+pub(crate) enum Upgraded {
+    /// The connection lives; `closing`: only to be told why not.
+    Accepted { connection: Arc<Connection>, subprotocol: Option<String>, headers: Vec<Header>, closing: bool },
+    /// It stays HTTP.
+    Refused(Box<http::Response>),
+    /// The host answers by itself.
+    Host(UpgradeAnswer),
+}
+
+impl MountCore {
+    /// A client wants a connection.
+    pub(crate) async fn upgrade(self: &Arc<Self>, head: Arc<RequestHead>) -> Upgraded {
+        let plan = self.plan();
+        let upgrades = &plan.upgrades;
+        if self.stopping.load(Ordering::Relaxed) {
+            return Upgraded::Host(upgrades.failed.clone());
+        }
+        let limit = upgrades.max_connections.and_then(|limit| usize::try_from(limit).ok());
+        if limit.is_some_and(|limit| self.connections.read().len() >= limit) {
+            return Upgraded::Host(upgrades.full.clone());
+        }
+        let connection = Connection::new(self.new_id(), self);
+        self.connections.write().insert(connection.id, connection.clone());
+        let call = connection.start_upgrade();
+        let invocation = Invocation::Upgrade { connection: connection.id, head };
+        let answered = self.run(&invocation, Duration::from_millis(upgrades.deadline_ms)).await;
+        let completed = match answered {
+            Ok(completed) => completed,
+            Err(error) => {
+                self.forget(connection.id);
+                let answer = if error == CallFailed::TimedOut { &upgrades.timed_out } else { &upgrades.failed };
+                return Upgraded::Host(answer.clone());
+            }
+        };
+        match completed.answer {
+            Answer::Upgrade(socket::UpgradeResult::Accept(accept)) => {
+                let mut start = accept.start;
+                let closing = start.close.is_some();
+                connection.end_upgrade(start.attachment.take());
+                let (released, after) = split(start, &self.budget);
+                let (permit, permitted) = oneshot::channel();
+                let mut bundles = completed.bundles;
+                let outcome = Effect::Outcome { connection: connection.clone(), call, released, after };
+                bundles.push(vec![outcome, Effect::Permit(permit)]);
+                self.finish(completed.call, bundles);
+                if permitted.await.is_err() {
+                    self.forget(connection.id);
+                    return Upgraded::Host(upgrades.failed.clone());
+                }
+                Upgraded::Accepted { connection, subprotocol: accept.subprotocol, headers: accept.headers, closing }
+            }
+            Answer::Upgrade(socket::UpgradeResult::Refuse(response)) => {
+                let released = self.finish_and_wait(completed.call, completed.bundles).await;
+                self.forget(connection.id);
+                if released.is_ok() { Upgraded::Refused(Box::new(response)) } else { Upgraded::Host(upgrades.failed.clone()) }
+            }
+            _ => Upgraded::Host(upgrades.failed.clone()),
+        }
+    }
+
+    /// Decides from a request's head.
+    pub(crate) async fn admit(self: &Arc<Self>, connection: u64, head: Arc<RequestHead>) -> Result<http::Admission, CallFailed> {
+        let completed = self.run(&Invocation::Admit { connection, head }, self.call_deadline()).await?;
+        self.finish_and_wait(completed.call, completed.bundles).await?;
+        match completed.answer {
+            Answer::Admission(admission) => Ok(admission),
+            _ => Err(CallFailed::Trapped),
+        }
+    }
+
+    /// Answers a request; when this returns, the answer may leave.
+    pub(crate) async fn handle(
+        self: &Arc<Self>,
+        connection: u64,
+        head: Arc<RequestHead>,
+        context: Vec<u8>,
+        body: http::BodyIn,
+    ) -> Result<http::Response, CallFailed> {
+        let completed = self.run(&Invocation::Handle { connection, head, context, body }, self.call_deadline()).await?;
+        self.finish_and_wait(completed.call, completed.bundles).await?;
+        match completed.answer {
+            Answer::Response(response) => Ok(response),
+            _ => Err(CallFailed::Trapped),
+        }
+    }
+
+    /// A number for a connection or request.
+    pub(crate) fn new_id(&self) -> u64 {
+        self.connection_ids.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// The socket of a connection is gone. What it sent is still handled; then the component is told.
+    pub(crate) fn disconnected(self: &Arc<Self>, connection: Arc<Connection>, code: u16) {
+        connection.disconnected();
+        self.topics.lock().remove(connection.id);
+        self.metrics.disconnected(&self.name, code);
+        let mount = self.clone();
+        self.runtime.spawn(async move {
+            let deadline = Instant::now() + AFTERLIFE;
+            while !connection.is_idle() && !connection.is_closing() && Instant::now() < deadline {
+                // Woken by every release; the pause only bounds how often a busy connection is looked at.
+                let _ = tokio::time::timeout(Duration::from_millis(100), connection.progress()).await;
+            }
+            let closed = Invocation::Closed { connection: connection.as_called(&mount), code };
+            if let Ok(completed) = mount.run(&closed, mount.call_deadline()).await {
+                let _ = mount.finish_and_wait(completed.call, completed.bundles).await;
+            }
+            mount.forget(connection.id);
+        });
+    }
+
+    fn forget(&self, connection: u64) {
+        self.topics.lock().remove(connection);
+        self.connections.write().remove(&connection);
+        self.gate.lock().close_lane(connection);
+    }
+
+    /// Closes the connection that holds most, as a slow reader: where the budget is used up, or if nothing else helped.
+    fn close_fattest(&self, anyway: bool) {
+        let connections: Vec<_> = self.connections.read().values().cloned().collect();
+        let (closing, open): (Vec<_>, Vec<_>) = connections.iter().partition(|connection| connection.is_closing());
+        // What those that are being closed hold is as good as given back.
+        let leaving: usize = closing.iter().map(|connection| connection.socket_bytes()).sum();
+        if !anyway && self.budget.used().saturating_sub(leaving) <= self.budget.limit() {
+            return;
+        }
+        let fattest = open.into_iter().map(|connection| (connection.waiting_bytes(), connection)).max_by_key(|(bytes, _)| *bytes);
+        if let Some((bytes, fattest)) = fattest.filter(|(bytes, _)| *bytes >= FAT_BYTES_MIN) {
+            tracing::warn!(mount = self.name, bytes, used = self.budget.used(), "too much waits: whoever holds most is closed");
+            fattest.close_now(self.closes().slow.clone());
+            self.metrics.slow_reader(&self.name);
+        }
+    }
+}
+
+/// Closes whoever holds most where more waits than may, or where what waits does not go away.
+pub(super) async fn keep_budget(mount: Weak<MountCore>, budget: Arc<Budget>) {
+    let mut in_vain: Option<Instant> = None;
+    loop {
+        budget.tight().await;
+        let since = Instant::now();
+        while budget.is_tight() {
+            let Some(mount) = mount.upgrade() else { return };
+            if since.elapsed() >= TIGHT_PATIENCE {
+                in_vain = Some(Instant::now());
+            }
+            mount.close_fattest(in_vain.is_some_and(|then| then.elapsed() < IMPATIENCE));
+            drop(mount);
+            // The pause only bounds how often the connections are looked at.
+            let _ = tokio::time::timeout(BUDGET_PAUSE, budget.roomy()).await;
+        }
+    }
+}
