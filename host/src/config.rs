@@ -408,6 +408,9 @@ impl MountConfig {
             }
             settings.insert("path".into(), Value::String(path.clone()));
         }
+        if self.name.as_deref() == Some("") {
+            return Err(ConfigError::Value { key: key("name"), message: "must not be empty".into() });
+        }
         if self.quota_bytes == Some(0) {
             return Err(ConfigError::Value { key: key("quota_bytes"), message: "must be above 0; leave it out for no limit".into() });
         }

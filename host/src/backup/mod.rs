@@ -48,12 +48,12 @@ pub enum BackupError {
         unfinished: bool,
     },
     /// A file cannot be read or written.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {error}", path.display())]
     Io {
         /// The file or folder.
         path: PathBuf,
         /// What the system says.
-        source: std::io::Error,
+        error: std::io::Error,
     },
     /// A backend does not say what it holds.
     #[error("{backend}: {message}")]
@@ -73,8 +73,8 @@ pub enum BackupError {
 
 impl BackupError {
     /// An error of a file.
-    pub fn io(path: &Path, source: std::io::Error) -> Self {
-        Self::Io { path: path.to_owned(), source }
+    pub fn io(path: &Path, error: std::io::Error) -> Self {
+        Self::Io { path: path.to_owned(), error }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
@@ -25,12 +26,12 @@ pub enum RestoreError {
     #[error("{} is not a backup: it has no {MANIFEST}", .0.display())]
     NotABackup(PathBuf),
     /// The manifest cannot be used.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {error}", path.display())]
     Manifest {
         /// The manifest.
         path: PathBuf,
         /// Why.
-        source: ManifestError,
+        error: ManifestError,
     },
     /// A file is missing, or is not what the manifest says.
     #[error("the backup is damaged: {} {what}", path.display())]
@@ -60,6 +61,8 @@ pub enum RestoreError {
 pub fn restore(backup: &Path, data: &Path) -> Result<Manifest, RestoreError> {
     let manifest = check(backup)?;
     create_folder(data).map_err(|error| BackupError::io(data, error))?;
+    // One that was there may be open to others.
+    std::fs::set_permissions(data, std::fs::Permissions::from_mode(0o700)).map_err(|error| BackupError::io(data, error))?;
     let lock = FolderLock::take(data, "lock")?;
     refuse_unless_empty(data)?;
     let marker = data.join(UNFINISHED);
@@ -92,7 +95,7 @@ pub fn check(backup: &Path) -> Result<Manifest, RestoreError> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(RestoreError::NotABackup(backup.to_owned())),
         Err(error) => return Err(BackupError::io(&path, error).into()),
     };
-    let manifest = Manifest::parse(&text).map_err(|source| RestoreError::Manifest { path, source })?;
+    let manifest = Manifest::parse(&text).map_err(|error| RestoreError::Manifest { path, error })?;
     for file in &manifest.files {
         compare(&backup.join(DATA).join(&file.path), file, |_| Ok(()))?;
     }

@@ -2,7 +2,7 @@
 
 use syncline::runtime::Checker;
 
-use super::ServeArguments;
+use super::{ServeArguments, say};
 
 /// Says what is wrong with a configuration, or what it comes to.
 pub async fn run(arguments: ServeArguments) -> anyhow::Result<()> {
@@ -13,13 +13,13 @@ pub async fn run(arguments: ServeArguments) -> anyhow::Result<()> {
     let mut settings = config.runtime_settings();
     settings.cache = None;
     let described = Checker::new(&config.component()?, settings)?.describe_all(&mounts).await?;
-    println!("the configuration is valid");
+    say("the configuration is valid")?;
     for mount in described {
-        println!("{}", mount.line);
+        say(&mount.line)?;
         warnings.extend(mount.warnings);
     }
     for warning in warnings {
-        println!("warning: {warning}");
+        say(format_args!("warning: {warning}"))?;
     }
     Ok(())
 }

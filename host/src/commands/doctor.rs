@@ -4,7 +4,7 @@ use anyhow::bail;
 use clap::Args;
 use syncline::doctor::{Outcome, examine};
 
-use super::ServeArguments;
+use super::{ServeArguments, say};
 
 /// What to look at.
 #[derive(Args)]
@@ -20,7 +20,7 @@ pub struct DoctorArguments {
 pub async fn run(arguments: DoctorArguments) -> anyhow::Result<()> {
     let checks = examine(&arguments.serve.config()?, arguments.full).await;
     for check in &checks {
-        println!("{check}");
+        say(check)?;
     }
     match checks.iter().filter(|check| check.outcome == Outcome::Failed).count() {
         0 => Ok(()),

@@ -2,7 +2,7 @@
 
 use syncline::runtime::Checker;
 
-use super::ServeArguments;
+use super::{ServeArguments, say};
 
 /// Shows the component's imports and exports, the mounts, and the versions.
 pub async fn run(arguments: ServeArguments) -> anyhow::Result<()> {
@@ -10,13 +10,13 @@ pub async fn run(arguments: ServeArguments) -> anyhow::Result<()> {
     let mounts = config.mount_settings()?;
     let mut settings = config.runtime_settings();
     settings.cache = None;
-    println!("syncline {}", env!("CARGO_PKG_VERSION"));
+    say(format_args!("syncline {}", env!("CARGO_PKG_VERSION")))?;
     let checker = Checker::new(&config.component()?, settings)?;
     for line in checker.component_interfaces() {
-        println!("{line}");
+        say(line)?;
     }
     for mount in checker.describe_all(&mounts).await? {
-        println!("{}", mount.line);
+        say(&mount.line)?;
     }
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! The commands, one file each.
 
+use std::io::Write as _;
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
@@ -50,10 +51,7 @@ pub async fn run(command: Command) -> anyhow::Result<()> {
         Command::Backup(arguments) => backup::run(arguments).await,
         Command::Restore(arguments) => restore::run(arguments).await,
         Command::Doctor(arguments) => doctor::run(arguments).await,
-        Command::Version => {
-            println!("syncline {}", env!("CARGO_PKG_VERSION"));
-            Ok(())
-        }
+        Command::Version => say(format_args!("syncline {}", env!("CARGO_PKG_VERSION"))),
     }
 }
 
@@ -66,14 +64,15 @@ fn report(answer: &Answer) -> anyhow::Result<()> {
     if !answer.ok {
         bail!("{}", answer.problems.join("\n"));
     }
-    for line in &answer.report {
-        println!("{line}");
-    }
-    Ok(())
+    answer.report.iter().try_for_each(say)
+}
+
+/// One line on standard output; whoever reads it may have gone.
+fn say(line: impl std::fmt::Display) -> anyhow::Result<()> {
+    writeln!(std::io::stdout().lock(), "{line}").context("standard output")
 }
 
 async fn status(data: &Path) -> anyhow::Result<()> {
     let status = answer(data, &Asked::Status).await?.status.context("the server does not say how it is")?;
-    println!("{}", serde_json::to_string_pretty(&status)?);
-    Ok(())
+    say(serde_json::to_string_pretty(&status)?)
 }

@@ -6,6 +6,8 @@ use anyhow::Context as _;
 use clap::Args;
 use syncline::backup::restore::restore;
 
+use super::say;
+
 /// Which backup becomes which data folder.
 #[derive(Args)]
 pub struct RestoreArguments {
@@ -22,6 +24,6 @@ pub async fn run(arguments: RestoreArguments) -> anyhow::Result<()> {
     let RestoreArguments { from, data } = arguments;
     let into = data.clone();
     let manifest = tokio::task::spawn_blocking(move || restore(&from, &data)).await?.context("nothing was restored")?;
-    println!("restored {} files, {} bytes, into {}", manifest.files.len(), manifest.size_bytes(), into.display());
+    say(format_args!("restored {} files, {} bytes, into {}", manifest.files.len(), manifest.size_bytes(), into.display()))?;
     Ok(())
 }

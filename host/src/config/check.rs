@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use super::{Config, ConfigError, log_filter};
+use crate::executor::sqlite::Synchronous;
 
 impl Config {
     /// Checks what concerns the host; what concerns a mount's protocol is for [`crate::runtime::Checker`]. Gives
@@ -37,6 +38,12 @@ impl Config {
         }
         if self.admin_token.is_none() && !is_loopback(&self.listen) {
             warnings.push("admin_token: there is none, and the main listener is not on loopback: /metrics is open to everybody".into());
+        }
+        if places.synchronous == Synchronous::Off {
+            warnings.push("executor: writes are not synced to disk and may be lost with the machine".into());
+        }
+        if self.trusted_proxies.iter().any(|proxy| proxy.ends_with("/0")) {
+            warnings.push("trusted_proxies: a network of everybody: any client can say that it is another".into());
         }
         if self.mounts.is_empty() {
             warnings.push("mount: there is none, so nothing is served".into());

@@ -26,6 +26,10 @@ impl Config {
     /// restore was not finished.
     pub fn take_data_folder(&self) -> Result<DataFolder, ConfigError> {
         let failed = |error| ConfigError::Read { path: self.data.display().to_string(), error };
+        if self.data.exists() && !self.data.is_dir() {
+            let message = format!("{} is not a folder", self.data.display());
+            return Err(ConfigError::Value { key: "data".into(), message });
+        }
         create_folder(&self.data).map_err(failed)?;
         let path = self.data.canonicalize().map_err(failed)?;
         if path.join(UNFINISHED).exists() {

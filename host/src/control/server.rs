@@ -190,6 +190,9 @@ impl Shared {
         if !to.is_absolute() {
             return Answer::refused(vec!["the path of the folder must be whole".into()]);
         }
+        if lies_within(to, &self.folder) {
+            return Answer::refused(vec![format!("{} lies within the data folder: name another place", to.display())]);
+        }
         let call_off = CallOff::default();
         {
             let mut running = self.running.lock();
@@ -221,6 +224,12 @@ impl Shared {
             }
         }
     }
+}
+
+/// Whether a path, which need not be there yet, leads into a folder.
+fn lies_within(path: &Path, folder: &Path) -> bool {
+    let existing = path.ancestors().find_map(|ancestor| ancestor.canonicalize().ok());
+    existing.is_some_and(|existing| folder.canonicalize().is_ok_and(|folder| existing.starts_with(folder)))
 }
 
 fn said(error: &BackupError) -> String {

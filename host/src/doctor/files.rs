@@ -1,7 +1,7 @@
 //! What lies in the data folder.
 
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OpenFlags};
 
@@ -9,7 +9,7 @@ use super::Check;
 use crate::backup::restore::UNFINISHED;
 use crate::executor::sqlite::backup::find_databases;
 use crate::executor::sqlite::folder::is_of_known_format;
-use crate::executor::sqlite::format::{DATABASE_FORMAT, FileFormat};
+use crate::executor::sqlite::format::{DATABASE_FORMAT, FileFormat, MADE, refuse_if_gone};
 use crate::storage::StorageError;
 use crate::storage::files::{object_files, verify_object};
 use crate::storage::sqlite::{FILE as KEYVALUE, FORMAT as KEYVALUE_FORMAT};
@@ -60,6 +60,7 @@ pub(super) fn databases(folder: &Path) -> Vec<Check> {
     let mut checks: Vec<_> = found
         .iter()
         .filter_map(|relative| check_database(&folder.join(relative), DATABASE_FORMAT).err())
+        .chain(gone_databases(folder))
         .map(|problem| Check::failed("database", problem))
         .collect();
     if checks.is_empty() {
@@ -68,9 +69,20 @@ pub(super) fn databases(folder: &Path) -> Vec<Check> {
     checks
 }
 
+/// What is said of databases that were made and are not there.
+fn gone_databases(folder: &Path) -> Vec<String> {
+    let entries = |folder: &Path| std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let mounts = entries(folder).filter(|path| path.is_dir());
+    let named = mounts.flat_map(|mount| entries(&mount)).filter_map(|path| path.to_str()?.strip_suffix(MADE).map(PathBuf::from));
+    named.filter_map(|path| refuse_if_gone(&path).err()).collect()
+}
+
 /// The file of key-value facts; nothing where there is none.
 pub(super) fn keyvalue(folder: &Path) -> Option<Check> {
     let path = folder.join(KEYVALUE);
+    if let Err(problem) = refuse_if_gone(&path) {
+        return Some(Check::failed("key-value facts", problem));
+    }
     path.exists().then(|| match check_database(&path, KEYVALUE_FORMAT) {
         Ok(()) => Check::ok("key-value facts", "the file is whole"),
         Err(problem) => Check::failed("key-value facts", problem),
@@ -105,6 +117,9 @@ fn check_database(path: &Path, format: FileFormat) -> Result<(), String> {
 /// All objects below a folder.
 pub(super) fn objects(folder: &Path, full: bool) -> Check {
     let subject = "objects";
+    if let Err(problem) = refuse_if_gone(folder) {
+        return Check::failed(subject, problem);
+    }
     let files = match object_files(folder) {
         Ok(files) => files,
         Err(error) => return Check::failed(subject, format!("{}: {error}", folder.display())),

@@ -27,6 +27,7 @@ use super::memory::{Clock, clamp_range, object_info, system_clock};
 use super::{ObjectInfo, Objects, StorageError};
 use crate::backup::{BackupError, Pinned, Target};
 use crate::executor::sqlite::folder::{FolderLock, NAME_BYTES_MAX, create_folder, decode_name, encode_name, hex, sync_folder};
+use crate::executor::sqlite::format::{note_made, refuse_if_gone};
 
 /// First bytes of a file; the digit is the format version.
 const MAGIC: &[u8; 8] = b"SYNCOBJ1";
@@ -126,7 +127,9 @@ fn damaged(path: &Path) -> StorageError {
 
 impl Folder {
     fn open(path: PathBuf, clock: Clock) -> Result<Self, StorageError> {
+        refuse_if_gone(&path).map_err(StorageError::Unavailable)?;
         create_folder(&path).map_err(write_error(&path))?;
+        note_made(&path).map_err(write_error(&path))?;
         let lock = FolderLock::take(&path, ".lock").map_err(|error| StorageError::Unavailable(error.to_string()))?;
         let temporary = path.join(TEMPORARY);
         create_folder(&temporary).map_err(write_error(&temporary))?;
@@ -477,8 +480,8 @@ mod tests {
                 let store = FileObjects::open(folder.path().join("objects")).await.unwrap();
                 suite::weird_objects(&store, &mount, keys).await;
             });
-            // All of it is below the folder.
-            prop_assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+            // All of it is below the folder; beside it is the note that the folder was made.
+            prop_assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
         }
     }
 

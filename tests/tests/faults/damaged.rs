@@ -80,6 +80,35 @@ async fn damaged_and_newer_files_are_refused_by_name_and_left_alone() {
     assert_eq!(open(process.address, "d").await.1["snapshot"], snapshot.frame);
 }
 
+/// Served without it, clients would take the empty server for the truth.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_made_once_and_is_gone_is_not_made_anew() {
+    let folder = data_folder();
+    let process = Process::start(folder.path(), &["--log-level", "off"]).await;
+    let (_, snapshot) = create(process.address, "secsync", "d", &Author::new(1)).await;
+    assert_eq!(process.terminate().await, 0);
+    let asked = |words: &[&str]| {
+        let mut command = command(words);
+        command.args(["--listen", "127.0.0.1:0", "--log-level", "off", "--data"]).arg(folder.path());
+        command
+    };
+    for gone in ["secsync/secsync.sqlite", "keyvalue.sqlite", "objects"] {
+        let (path, away) = (folder.path().join(gone), folder.path().join("away"));
+        fs::rename(&path, &away).expect("it is there");
+        for words in ["serve", "doctor"] {
+            fails(asked(&[words]), &[path.to_str().expect("paths are text"), "is gone"]).await;
+        }
+        assert!(!path.exists(), "{gone} is not made anew");
+        fs::rename(&away, &path).expect("it can be put back");
+    }
+    // Whoever wants to begin anew says so.
+    for gone in ["keyvalue.sqlite", "keyvalue.sqlite.made"] {
+        fs::remove_file(folder.path().join(gone)).expect("it is there");
+    }
+    let process = Process::start(folder.path(), &["--log-level", "off"]).await;
+    assert_eq!(open(process.address, "d").await.1["snapshot"], snapshot.frame);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_damaged_object_costs_its_document_only() {
     let folder = data_folder();

@@ -63,7 +63,33 @@ impl FileIdentity {
     }
 }
 
-/// Opens a file of this program; where there is none, one is made. Write-ahead logging is on, and nothing else is set.
+/// Behind the name of a file or folder: an empty file that says that it was made. What was made is never made anew.
+pub(crate) const MADE: &str = ".made";
+
+/// Refuses what is not there any more, in words that say what to do.
+pub(crate) fn refuse_if_gone(path: &Path) -> Result<(), String> {
+    let made = beside(path, MADE);
+    if !made.exists() || path.exists() {
+        return Ok(());
+    }
+    Err(format!(
+        "{} is gone: put it back, or restore a backup; to begin anew without what it held remove {}",
+        path.display(),
+        made.display()
+    ))
+}
+
+/// Notes that a file or folder was made. Blocks.
+pub(crate) fn note_made(path: &Path) -> io::Result<()> {
+    match fs::File::create_new(beside(path, MADE)) {
+        Ok(file) => file.sync_all().and_then(|()| sync_folder(path.parent().unwrap_or(Path::new(".")))),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Opens a file of this program; where there is none, and never was, one is made. Write-ahead logging is on, and nothing
+/// else is set.
 pub(crate) fn open_file(path: &Path, format: FileFormat) -> Result<Connection, ExecutorError> {
     if found(path)?.is_none() {
         let log = beside(path, "-wal");
@@ -71,9 +97,12 @@ pub(crate) fn open_file(path: &Path, format: FileFormat) -> Result<Connection, E
             // A new file in its place would throw the log away.
             return Err(refused(path, format!("is gone, but its log {} is there: put it back, or restore a backup", log.display())));
         }
+        refuse_if_gone(path).map_err(ExecutorError::Unavailable)?;
         create_file(path, format)?;
     }
-    open_existing(path, format)
+    let connection = open_existing(path, format)?;
+    note_made(path).map_err(|error| failed_at(&beside(path, MADE), error))?;
+    Ok(connection)
 }
 
 /// Opens a file of this program.

@@ -43,6 +43,9 @@ async fn one_line_asks_and_one_line_answers() {
         let answer = say(&data, wrong).await;
         assert!(answer["ok"] == false && answer["problems"].as_array().is_some_and(|problems| problems.len() == 1), "{answer}");
     }
+    let inside = json!({"command": "backup", "to": data.join("copies/today")}).to_string();
+    let refused = say(&data, format!("{inside}\n").as_bytes()).await;
+    assert!(refused["ok"] == false && refused.to_string().contains("within the data folder"), "{refused}");
     let relative = say(&data, b"{\"command\":\"backup\",\"to\":\"some/where\"}\n").await;
     assert_eq!(relative["ok"], false);
     assert_eq!(process.terminate().await, 0);
