@@ -3,7 +3,10 @@
 //! Inside the component they are thin shells over the imports of `wit/`; in property tests and benchmarks they are
 //! native. Shapes, units and errors are those of the contract (`wit/deps/host/*.wit`).
 
+use crate::contract::syncline::app::app;
 use crate::contract::syncline::host::{effects, executor, pubsub, storage, types};
+
+pub use app::{Caller, Failure as AppFailure, Identity, Reply, RouteRequest, RouteResponse, Verdict};
 
 pub use effects::{Kind as MetricKind, Level, Metric, OutboundPost};
 pub use executor::{ConstraintKind, DatabaseInfo, Dialect, Error as SqlError, RowSet, Statement, Value};
@@ -110,6 +113,64 @@ pub trait Effects {
     fn refresh_document(&self, name: &str) -> Option<Vec<u8>>;
 }
 
+/// The user's own logic (`syncline:app/app`). What it does to the database joins the open transaction, if there is one.
+///
+/// An app that traps or takes too long is a failure whose code is `trapped` or `timed-out`.
+pub trait App {
+    /// What the app has: a JSON object; empty text where it fell.
+    fn describe(&self) -> String;
+    /// Whether credentials are good. `request`: JSON of the request's head.
+    fn authenticate(&self, mount: &str, credentials: &str, request: &str) -> Result<Identity, AppFailure>;
+    /// Whether the caller may, one answer per object; a missing answer means no.
+    fn authorize(&self, caller: &Caller, action: &str, objects: &[String]) -> Vec<bool>;
+    /// Carries out a named change; put a savepoint before it.
+    fn mutate(&self, caller: &Caller, name: &str, arguments: &str) -> Result<String, AppFailure>;
+    /// Judges one operation of a client before it is stored.
+    fn validate(&self, caller: &Caller, operation: &str) -> Verdict;
+    /// An RPC of a client, or a hook under a reserved name that needs an answer.
+    fn call(&self, caller: &Caller, method: &str, parameters: &str) -> Result<Reply, AppFailure>;
+    /// Something happened.
+    fn event(&self, caller: &Caller, name: &str, data: &str) -> Result<Reply, AppFailure>;
+    /// Answers a request on one of the app's routes.
+    fn route(&self, caller: &Caller, request: &RouteRequest) -> RouteResponse;
+}
+
+/// A mount without an app: every function is refused.
+pub struct NoApp;
+
+impl NoApp {
+    fn refusal() -> AppFailure {
+        AppFailure { code: "not-implemented".into(), message: "this mount has no app component".into(), retriable: false }
+    }
+}
+
+impl App for NoApp {
+    fn describe(&self) -> String {
+        "{}".into()
+    }
+    fn authenticate(&self, _mount: &str, _credentials: &str, _request: &str) -> Result<Identity, AppFailure> {
+        Err(Self::refusal())
+    }
+    fn authorize(&self, _caller: &Caller, _action: &str, objects: &[String]) -> Vec<bool> {
+        vec![false; objects.len()]
+    }
+    fn mutate(&self, _caller: &Caller, _name: &str, _arguments: &str) -> Result<String, AppFailure> {
+        Err(Self::refusal())
+    }
+    fn validate(&self, _caller: &Caller, _operation: &str) -> Verdict {
+        Verdict::Reject(Self::refusal())
+    }
+    fn call(&self, _caller: &Caller, _method: &str, _parameters: &str) -> Result<Reply, AppFailure> {
+        Err(Self::refusal())
+    }
+    fn event(&self, _caller: &Caller, _name: &str, _data: &str) -> Result<Reply, AppFailure> {
+        Err(Self::refusal())
+    }
+    fn route(&self, _caller: &Caller, _request: &RouteRequest) -> RouteResponse {
+        RouteResponse { status: 404, headers: Vec::new(), body: Vec::new() }
+    }
+}
+
 /// All imports of a call.
 #[derive(Clone, Copy)]
 pub struct Imports<'a> {
@@ -121,6 +182,8 @@ pub struct Imports<'a> {
     pub pubsub: &'a dyn PubSub,
     /// Posts, metrics, log.
     pub effects: &'a dyn Effects,
+    /// The user's own logic.
+    pub app: &'a dyn App,
     /// Milliseconds since 1970, read once per call.
     pub now_ms: u64,
 }

@@ -1,9 +1,11 @@
 //! The traits of `syncline_guest::imports` over the imports of the contract.
 
+use syncline_guest::contract::syncline::app::app;
 use syncline_guest::contract::syncline::host::{effects, executor, pubsub, storage};
 use syncline_guest::imports::{
-    ByteRange, ConnectionId, DatabaseInfo, Effects, Executor, Frame, Imports, Level, Member, Metric, ObjectInfo, OutboundPost, PubSub,
-    Publication, Query, RowSet, Snapshot, SqlError, Statement, Storage, StorageError, Subscription, Transaction,
+    App, AppFailure, ByteRange, Caller, ConnectionId, DatabaseInfo, Effects, Executor, Frame, Identity, Imports, Level, Member, Metric,
+    ObjectInfo, OutboundPost, PubSub, Publication, Query, Reply, RouteRequest, RouteResponse, RowSet, Snapshot, SqlError, Statement,
+    Storage, StorageError, Subscription, Transaction, Verdict,
 };
 
 /// The imports as this instance has them.
@@ -11,7 +13,7 @@ pub struct Host;
 
 /// The imports for one call.
 pub fn imports() -> Imports<'static> {
-    Imports { executor: &Host, storage: &Host, pubsub: &Host, effects: &Host, now_ms: now_ms() }
+    Imports { executor: &Host, storage: &Host, pubsub: &Host, effects: &Host, app: &Host, now_ms: now_ms() }
 }
 
 fn now_ms() -> u64 {
@@ -166,5 +168,32 @@ impl Effects for Host {
     }
     fn refresh_document(&self, name: &str) -> Option<Vec<u8>> {
         effects::refresh_document(name)
+    }
+}
+
+impl App for Host {
+    fn describe(&self) -> String {
+        app::describe()
+    }
+    fn authenticate(&self, mount: &str, credentials: &str, request: &str) -> Result<Identity, AppFailure> {
+        app::authenticate(mount, credentials, request)
+    }
+    fn authorize(&self, caller: &Caller, action: &str, objects: &[String]) -> Vec<bool> {
+        app::authorize(caller, action, objects)
+    }
+    fn mutate(&self, caller: &Caller, name: &str, arguments: &str) -> Result<String, AppFailure> {
+        app::mutate(caller, name, arguments)
+    }
+    fn validate(&self, caller: &Caller, operation: &str) -> Verdict {
+        app::validate(caller, operation)
+    }
+    fn call(&self, caller: &Caller, method: &str, parameters: &str) -> Result<Reply, AppFailure> {
+        app::call(caller, method, parameters)
+    }
+    fn event(&self, caller: &Caller, name: &str, data: &str) -> Result<Reply, AppFailure> {
+        app::event(caller, name, data)
+    }
+    fn route(&self, caller: &Caller, request: &RouteRequest) -> RouteResponse {
+        app::route(caller, request)
     }
 }

@@ -347,6 +347,7 @@ impl TestHost {
             storage: &self.storage,
             pubsub: &self.pubsub,
             effects: &self.effects,
+            app: &NoApp,
             now_ms: self.now_ms.get(),
         }
     }

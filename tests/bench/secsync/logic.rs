@@ -147,7 +147,7 @@ impl Native {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
         let now_ms = u64::try_from(now.as_millis())?;
         let all = &self.imports;
-        Ok(Imports { executor: all, storage: all, pubsub: all, effects: all, now_ms })
+        Ok(Imports { executor: all, storage: all, pubsub: all, effects: all, app: &syncline_guest::imports::NoApp, now_ms })
     }
 
     fn send(&mut self, text: String, kind: &str) -> anyhow::Result<()> {
