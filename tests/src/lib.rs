@@ -4,6 +4,8 @@
 //! binary where signals, crashes or the command line matter ([`process::Process`]).
 
 pub mod faulty_executor;
+pub mod http;
+pub mod plasma;
 pub mod process;
 pub mod secsync;
 pub mod server;

@@ -1,7 +1,7 @@
 //! End to end: a client on one side of a socket, the shipped component in the real host on the other.
 //!
 //! `bad_input` holds what must be refused or ignored, `protocol` what must work, `server` what is around the protocols,
-//! `tls` what is encrypted on the way, `hostile` clients that mean harm, `cli` the command, `operations` what whoever runs
+//! `plasma` that protocol, `tls` what is encrypted on the way, `hostile` clients that mean harm, `cli` the command, `operations` what whoever runs
 //! the server does, `component` what the component may ask its host for.
 
 mod bad_input;
@@ -11,6 +11,7 @@ mod docs;
 mod examples;
 mod hostile;
 mod operations;
+mod plasma;
 mod protocol;
 mod raw;
 mod reload;

@@ -3,8 +3,8 @@
 //! concerned must not notice.
 //!
 //! * [`lost`], [`delayed`], [`races`], [`random`]: the shipped component over commits that fail or take their time.
-//! * [`failing`]: databases that answer with errors; [`killed`]: `kill -9` of the shipped binary; [`disk`]: disks that
-//!   are full or cannot be written, and quotas; [`damaged`]: files that are not what they should be.
+//! * [`failing`]: databases that answer with errors; [`killed`] and [`plasma_killed`]: `kill -9` of the shipped
+//!   binary; [`disk`]: disks that are full or cannot be written, and quotas; [`damaged`]: files that are not what they should be.
 //! * [`component`]: a component that does what its client says, faults included.
 
 mod commits;
@@ -16,5 +16,6 @@ mod documents;
 mod failing;
 mod killed;
 mod lost;
+mod plasma_killed;
 mod races;
 mod random;
