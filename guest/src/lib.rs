@@ -11,3 +11,5 @@ pub mod secrets;
 pub mod secsync;
 pub mod settings;
 pub mod sql;
+#[cfg(test)]
+mod test_host;
