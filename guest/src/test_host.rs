@@ -115,7 +115,7 @@ fn run(connection: &rusqlite::Connection, statement: Statement, limit: Option<u3
         Value::Text(text) => text.into(),
         Value::Blob(bytes) => bytes.into(),
     });
-    let columns: Vec<String> = prepared.column_names().into_iter().map(str::to_owned).collect();
+    let columns: Vec<String> = prepared.column_names().map(str::to_owned).collect();
     if columns.is_empty() {
         let changed = prepared.execute(rusqlite::params_from_iter(parameters)).map_err(failed)? as u64;
         return Ok(RowSet { columns, rows: Vec::new(), changed, truncated: false });
