@@ -6,6 +6,7 @@
 pub mod contract;
 pub mod encoding;
 pub mod imports;
+pub mod plasma;
 pub mod registry;
 pub mod secrets;
 pub mod secsync;
