@@ -1,0 +1,1 @@
+//! The layer that every write passes.
