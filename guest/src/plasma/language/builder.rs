@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::{BindError, Bindings, Predicate};
+use super::bind::Slot;
+use super::{BindError, Bindings};
 use crate::imports::{Dialect, Statement, Value};
+use crate::plasma::schema::{quoted, table_name};
 
 /// What stands for the tables of a schema in a statement.
 #[derive(Clone, Debug, Default)]
@@ -22,7 +24,7 @@ impl Sources {
 
     /// What follows `FROM`.
     pub fn relation(&self, table: &str) -> String {
-        self.replaced.get(table).cloned().unwrap_or_else(|| crate::plasma::schema::table_name(&self.prefix, table))
+        self.replaced.get(table).cloned().unwrap_or_else(|| table_name(&self.prefix, table))
     }
 }
 
@@ -31,10 +33,21 @@ impl Sources {
 pub enum Scope<'a> {
     /// An alias (unquoted) and the column's name.
     Alias(&'a str),
-    /// An SQL expression by name.
+    /// An SQL expression by name. A name that is missing is null.
     Named(&'a BTreeMap<String, String>),
     /// A parameter with the column's value in [`Bindings::outer`].
     Bound,
+}
+
+impl Scope<'_> {
+    /// The column as SQL; none where a parameter stands for it.
+    pub(super) fn column(&self, name: &str) -> Option<String> {
+        match self {
+            Self::Alias(alias) => Some(format!("{}.{}", quoted(alias), quoted(name))),
+            Self::Named(names) => Some(names.get(name).cloned().unwrap_or_else(|| "NULL".into())),
+            Self::Bound => None,
+        }
+    }
 }
 
 /// The rows in whose sight a predicate stands.
@@ -53,19 +66,12 @@ impl<'a> Frame<'a> {
     }
 }
 
-/// Where the value of a placeholder comes from.
-#[derive(Clone, Debug)]
-pub(super) enum Slot {
-    /// Always this one.
-    Fixed(Value),
-    /// The n-th of those given when the statement is bound.
-    Given(usize),
-}
-
 /// A statement under construction.
 pub struct SqlBuilder<'a> {
     pub(super) dialect: Dialect,
     pub(super) sources: &'a Sources,
+    /// Rows of `exists` so far.
+    pub(super) exists_count: usize,
     sql: String,
     slots: Vec<Slot>,
 }
@@ -73,7 +79,7 @@ pub struct SqlBuilder<'a> {
 impl<'a> SqlBuilder<'a> {
     /// Nothing yet.
     pub fn new(dialect: Dialect, sources: &'a Sources) -> Self {
-        Self { dialect, sources, sql: String::new(), slots: Vec::new() }
+        Self { dialect, sources, exists_count: 0, sql: String::new(), slots: Vec::new() }
     }
 
     /// Adds text.
@@ -97,15 +103,12 @@ impl<'a> SqlBuilder<'a> {
         match self.dialect {
             Dialect::Sqlite => self.sql.push('?'),
             Dialect::Postgres => {
-                self.sql.push_str(&format!("${}{cast}", self.slots.len()));
+                self.sql.push('$');
+                self.sql.push_str(&self.slots.len().to_string());
+                self.sql.push_str(cast);
             }
         }
         self
-    }
-
-    /// Adds a predicate in parentheses.
-    pub fn predicate(&mut self, predicate: &Predicate, frame: Frame<'_>) -> &mut Self {
-        todo!("{predicate:?} {frame:?}")
     }
 
     /// The statement.
@@ -122,9 +125,10 @@ pub struct Compiled {
 }
 
 impl Compiled {
-    /// The statement with its values; `given` are those of [`SqlBuilder::given`].
+    /// The statement with its values; `given` are those of [`SqlBuilder::given`], of which a missing one is null.
     pub fn statement(&self, bindings: &Bindings<'_>, given: &[Value]) -> Result<Statement, BindError> {
-        todo!("{self:?} {bindings:?} {given:?}")
+        let parameters = self.slots.iter().map(|slot| slot.value(bindings, given));
+        Ok(Statement { sql: self.sql.clone(), parameters: parameters.collect::<Result<_, _>>()? })
     }
 
     /// Its text.

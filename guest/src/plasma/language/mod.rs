@@ -4,21 +4,29 @@
 //! text of a statement, so a text is constant per schema and operation. A `ctx` value of another type than it is
 //! compared with counts as null; a `param`, `arg` or `item` of another type is an error.
 
+mod bigint;
 mod bind;
 mod builder;
 mod compile;
-mod decode;
 mod evaluate;
 mod parse;
+mod pattern;
 mod query;
+mod query_parse;
+mod query_sql;
+#[doc(hidden)]
+pub mod testing;
+#[cfg(test)]
+mod tests;
 
-pub use bind::{BindError, Bindings};
+pub use bind::{BindError, Bindings, value_at};
 pub use builder::{Compiled, Frame, Scope, Sources, SqlBuilder};
 pub use compile::compile_exists;
-pub use decode::{CompiledQuery, compile_query};
 pub use evaluate::{Lookup, evaluate};
 pub use parse::{Allowed, Invalid, parse_predicate};
-pub use query::{Query, parse_query};
+pub use query::{Aggregate, AggregateFunction, Field, Join, OrderTerm, Query, Related};
+pub use query_parse::parse_query;
+pub use query_sql::{CompiledQuery, compile_query};
 
 use std::collections::BTreeSet;
 
@@ -159,4 +167,65 @@ fn collect_dependencies<'a>(predicate: &'a Predicate, found: &mut BTreeSet<&'a s
             collect_dependencies(&exists.condition, found);
         }
     }
+}
+
+/// Whether values of a type can be compared other than with null.
+pub fn is_comparable(column_type: ColumnType) -> bool {
+    !matches!(column_type, ColumnType::Json | ColumnType::File)
+}
+
+/// Whether values of two types can be compared with each other.
+pub fn are_comparable(left: ColumnType, right: ColumnType) -> bool {
+    let is_number = |column_type| matches!(column_type, ColumnType::Integer | ColumnType::Timestamp | ColumnType::Real);
+    is_comparable(left) && (left == right || is_number(left) && is_number(right))
+}
+
+impl Operand {
+    /// The type as which it is compared; none for what comes from elsewhere, which takes that of the other side.
+    pub(super) fn compared_type(&self) -> Option<ColumnType> {
+        match self {
+            Self::Column(column) if column.path.is_empty() => Some(column.column_type),
+            Self::Column(_) => Some(ColumnType::Text),
+            Self::Bound(_) => None,
+        }
+    }
+
+    /// Whether it is null by the text of the predicate.
+    pub(super) fn is_literal_null(&self) -> bool {
+        *self == Self::Bound(Source::Literal(Json::Null))
+    }
+
+    fn is_path(&self) -> bool {
+        matches!(self, Self::Column(column) if !column.path.is_empty())
+    }
+}
+
+impl Comparison {
+    /// What the values from elsewhere must be.
+    pub(super) fn target(&self) -> Target {
+        let sides = || std::iter::once(&self.left).chain(&self.right);
+        if sides().any(Operand::is_path) {
+            return Target::PathText;
+        }
+        if matches!(self.operator, Operator::Like | Operator::LikeIgnoreCase | Operator::StartsWith | Operator::Contains) {
+            return Target::Type(ColumnType::Text);
+        }
+        sides().find_map(Operand::compared_type).map_or(Target::Any, Target::Type)
+    }
+
+    /// Whether no row has a part in it.
+    pub(super) fn is_row_free(&self) -> bool {
+        std::iter::once(&self.left).chain(&self.right).all(|operand| matches!(operand, Operand::Bound(_)))
+    }
+}
+
+/// What a value from elsewhere must be in order to be compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Target {
+    /// A value of a type.
+    Type(ColumnType),
+    /// A scalar of JSON as text.
+    PathText,
+    /// The other side comes from elsewhere, too.
+    Any,
 }

@@ -13,11 +13,14 @@ use std::collections::BTreeMap;
 use serde_json::Value as Json;
 
 pub use cell::{bulk_cell, bulk_value, cast, from_sql, select_cell, to_sql, write_json};
+pub(super) use cell::{member_to_type, type_bulk_value, type_cast, type_to_sql};
 pub use ddl::{create_schema, index_name, quoted, table_name};
-pub use diff::{ChangedColumn, ColumnName, NewColumn, SchemaDiff};
+pub use diff::{ChangedColumn, ColumnName, NewColumn, SchemaDiff, needs_reset};
 pub use key::{key_text, pk_json};
-pub use migration::{MigrationStatement, migration_statements};
+pub use migration::{MigrationStatement, impossible, migration_statements};
+pub(super) use parse::{pair_problem, relation_problem};
 pub use value::{ValueError, complete_row, normalize, normalize_key, normalize_set};
+pub(super) use value::{has_zero_character, normal_value, number_text, real_json};
 
 use crate::plasma::language::Predicate;
 
