@@ -1,12 +1,19 @@
 //! The engine: what pushes, pulls, writes and jobs do to the database of a mount. It knows no HTTP and no topics.
 
+use std::cell::OnceCell;
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use serde_json::{Map, Value as Json};
 
 use super::envelope::EnvelopeLimits;
+use super::failure::Failure;
 use super::mutators::Mutators;
+use super::pull::PullStatements;
 use super::schema::Schema;
+use super::write::StatementCache;
+use crate::imports::{Imports, Transaction};
+use crate::sql::Sql;
 
 /// The database of a mount.
 pub const DATABASE: &str = "plasma";
@@ -93,10 +100,10 @@ pub enum Dialect {
 pub struct Committing<'a> {
     /// The version that becomes current.
     pub version: u64,
-    /// Rows that changed.
+    /// Writes to rows that changed something.
     pub rows_changed: u64,
     /// Their tables.
-    pub tables: &'a std::collections::BTreeSet<String>,
+    pub tables: &'a BTreeSet<String>,
     /// Mutations that were processed for the first time, failed ones among them; 0 for writes of the server's side.
     pub new_mutations: u64,
     /// Whose push it is.
@@ -125,16 +132,34 @@ pub struct Engine {
     pub(super) schema: Rc<Schema>,
     pub(super) mutators: Mutators,
     pub(super) options: EngineOptions,
+    pub(super) cache: StatementCache,
+    pub(super) pulls: PullStatements,
+    sql: OnceCell<Sql>,
 }
 
 impl Engine {
     /// From checked settings.
     pub fn new(schema: Rc<Schema>, mutators: Mutators, options: EngineOptions) -> Self {
-        Self { schema, mutators, options }
+        let pulls = PullStatements::new(&schema);
+        Self { schema, mutators, options, cache: StatementCache::default(), pulls, sql: OnceCell::new() }
     }
 
     /// The schema of the settings.
     pub fn schema(&self) -> &Schema {
         &self.schema
+    }
+
+    /// How statements are written; asked for once.
+    pub fn sql(&self, imports: Imports<'_>) -> Result<&Sql, Failure> {
+        if let Some(known) = self.sql.get() {
+            return Ok(known);
+        }
+        let asked = Sql::of(imports.executor, DATABASE)?;
+        Ok(self.sql.get_or_init(|| asked))
+    }
+
+    /// Becomes the writer of the database.
+    pub(super) fn begin(&self, imports: Imports<'_>) -> Result<Box<dyn Transaction>, Failure> {
+        Ok(imports.executor.begin(DATABASE)?)
     }
 }

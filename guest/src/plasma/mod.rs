@@ -15,4 +15,8 @@ pub mod schema;
 pub mod server_db;
 pub mod stats;
 mod store;
+mod table_sql;
 mod write;
+
+#[cfg(test)]
+mod tests;

@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::engine::Engine;
+use super::engine::{DATABASE, Engine};
 use super::failure::Failure;
-use crate::imports::Imports;
+use super::schema::table_name;
+use super::store::{self, changes};
+use crate::imports::{Imports, Statement, Value};
 
 /// What the database holds, in the shape that the admin API shows.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -33,13 +35,31 @@ pub struct Stats {
 impl Engine {
     /// The current version; 0 before the first one.
     pub fn version(&self, imports: Imports<'_>) -> Result<u64, Failure> {
-        let _ = imports;
-        todo!()
+        let view = imports.executor.snapshot(DATABASE)?;
+        Ok(changes::head(self.sql(imports)?, view.as_ref(), &self.options.region)?.version)
     }
 
     /// Counts everything.
     pub fn stats(&self, imports: Imports<'_>) -> Result<Stats, Failure> {
-        let _ = imports;
-        todo!()
+        let sql = self.sql(imports)?;
+        let view = imports.executor.snapshot(DATABASE)?;
+        let head = changes::head(sql, view.as_ref(), &self.options.region)?;
+        let count = |relation: String| -> Result<u64, Failure> {
+            let statement = Statement { sql: format!("SELECT count(*) FROM {relation}"), parameters: Vec::new() };
+            let rows = store::checked(view.query(statement, None)?)?;
+            store::unsigned(rows.first().and_then(|row| row.first()).unwrap_or(&Value::Null))
+        };
+        let system = |name: &str| count(table_name(sql.prefix(), name));
+        let tables = self.schema.tables().iter().map(|table| Ok((table.name.clone(), system(&table.name)?)));
+        Ok(Stats {
+            tables: tables.collect::<Result<_, Failure>>()?,
+            log_entries: system("_plasma_changes")?,
+            mutations: system("_plasma_mutations")?,
+            version: head.version,
+            min_version: head.min_version,
+            clients: system("_plasma_clients")?,
+            client_groups: system("_plasma_client_groups")?,
+            blobs: system("_plasma_blobs")?,
+        })
     }
 }

@@ -82,6 +82,12 @@ impl<'a> SqlBuilder<'a> {
         Self { dialect, sources, exists_count: 0, sql: String::new(), slots: Vec::new() }
     }
 
+    /// Predicates added from here on read other tables.
+    pub fn use_sources(&mut self, sources: &'a Sources) -> &mut Self {
+        self.sources = sources;
+        self
+    }
+
     /// Adds text.
     pub fn push(&mut self, sql: &str) -> &mut Self {
         self.sql.push_str(sql);
