@@ -484,6 +484,8 @@ fn comparison(random: &mut Random, table: &Table, outer: Option<&Table>, paramet
             json!(["é"]),
             json!(["0"]),
             json!(["name"]),
+            json!([""]),
+            json!([""]),
             json!([2]),
         ];
         left["path"] = random.pick(&paths).clone();
