@@ -73,10 +73,10 @@ pub async fn examine(config: &Config, full: bool) -> Vec<Check> {
     let looked = tokio::task::spawn_blocking(move || {
         let mut checks = files::data_folder(&data);
         if data.is_dir() {
-            checks.extend(files::databases(&places.executor.folder));
+            checks.extend(places.executor.folder().map(files::databases).unwrap_or_default());
             checks.extend(places.keyvalue.folder.as_deref().and_then(files::keyvalue));
             checks.extend(places.objects.folder.as_deref().map(|folder| files::objects(folder, full)));
-            checks.push(machine::clock(&places.executor.folder));
+            checks.push(machine::clock(places.executor.folder().unwrap_or(&data)));
         }
         checks.push(machine::free_space(&data));
         checks.push(machine::file_descriptors());
