@@ -4,6 +4,7 @@
 //! binary where signals, crashes or the command line matter ([`process::Process`]).
 
 pub mod faulty_executor;
+pub mod postgres;
 pub mod process;
 pub mod secsync;
 pub mod server;

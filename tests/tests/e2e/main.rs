@@ -9,6 +9,7 @@ mod cli;
 mod component;
 mod docs;
 mod examples;
+mod executors;
 mod hostile;
 mod operations;
 mod protocol;
