@@ -395,7 +395,7 @@ fn backend(key: &'static str, value: &str, error: &dyn std::fmt::Display) -> Con
 }
 
 /// A URL without user, password and options.
-fn without_secrets(url: &str) -> String {
+pub(crate) fn without_secrets(url: &str) -> String {
     let Some(scheme) = url.find("://") else { return url.to_owned() };
     let (scheme, rest) = url.split_at(scheme + 3);
     let (hidden, rest) = rest.rsplit_once('@').map_or(("", rest), |(_, place)| ("…@", place));

@@ -6,6 +6,7 @@
 pub mod faulty_executor;
 pub mod postgres;
 pub mod process;
+pub mod proxy;
 pub mod secsync;
 pub mod server;
 pub mod socket;

@@ -97,10 +97,7 @@ impl PostgresServer {
         let folder = tempfile::Builder::new().prefix("syncline-postgres").tempdir().expect("a folder");
         let data = folder.path().join("data");
         copy(&template(), &data);
-        if rustix::process::geteuid().is_root() {
-            // The server refuses root; so does it a folder that others may write.
-            run(Command::new("chown").arg("-R").arg("postgres").arg(folder.path()));
-        }
+        own(folder.path());
         let port = free_port();
         let child = spawn(&data, port);
         let mut server = Self { folder, port, child };
@@ -111,6 +108,31 @@ impl PostgresServer {
     /// Where it is.
     pub fn url(&self) -> String {
         format!("postgres://postgres@127.0.0.1:{}/postgres", self.port)
+    }
+
+    /// The port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Gives it a certificate: from now on others than its own user must come over TLS, with a password.
+    pub async fn secure(&mut self, certificate: &Path, key: &Path) {
+        let data = self.folder.path().join("data");
+        for (from, to) in [(certificate, "server.crt"), (key, "server.key")] {
+            std::fs::copy(from, data.join(to)).expect("files can be copied");
+        }
+        std::fs::write(data.join("pg_hba.conf"), "hostssl all app all scram-sha-256\nhost all postgres all trust\n").expect("it is there");
+        let settings = data.join("postgresql.auto.conf");
+        std::fs::write(&settings, "ssl = on\npassword_encryption = 'scram-sha-256'\n").expect("it is there");
+        run(Command::new("chmod").arg("600").arg(data.join("server.key")));
+        own(self.folder.path());
+        self.crash().await;
+        self.start_again().await;
+    }
+
+    /// Runs statements as its own user.
+    pub fn query(&self, sql: &str) {
+        run(Command::new(bin("psql")).args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", &self.url(), "-c", sql]));
     }
 
     /// Ends it as a crash does, without a checkpoint.
@@ -203,6 +225,13 @@ fn template() -> PathBuf {
         assert!(template.exists(), "{error}");
     }
     template
+}
+
+/// Gives a folder to the user of the server, who is not root.
+fn own(folder: &Path) {
+    if rustix::process::geteuid().is_root() {
+        run(Command::new("chown").arg("-R").arg("postgres").arg(folder));
+    }
 }
 
 fn copy(from: &Path, to: &Path) {

@@ -1,8 +1,6 @@
-//! What every executor promises, on SQLite and on PostgreSQL; then what only a server can do: fail on its own, and serve
-//! several processes.
+//! What every executor promises, on SQLite and on PostgreSQL.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use syncline::executor::postgres::{PostgresAddress, PostgresExecutor, PostgresSettings};
 use syncline::executor::sqlite::{SqliteExecutor, SqliteSettings};
@@ -10,12 +8,12 @@ use syncline::executor::{
     ConstraintKind, Database, DatabaseName, Dialect, Executor, ExecutorError, GroupObserver, RowSet, Statement, Transaction, Value,
 };
 use syncline_tests::DEADLINE;
-use syncline_tests::postgres::{PostgresSchemas, PostgresServer};
+use syncline_tests::postgres::PostgresSchemas;
 use tempfile::TempDir;
 use tokio::sync::watch;
 
 /// What the observer was told, in order.
-struct Log(watch::Sender<Vec<(u64, bool)>>);
+pub struct Log(pub watch::Sender<Vec<(u64, bool)>>);
 
 impl GroupObserver for Log {
     fn settled(&self, _database: &DatabaseName, group: u64, durable: bool) {
@@ -25,7 +23,7 @@ impl GroupObserver for Log {
 
 impl Log {
     /// Waits for a group; whether it is durable.
-    async fn of(&self, group: u64) -> bool {
+    pub async fn of(&self, group: u64) -> bool {
         let mut receiver = self.0.subscribe();
         let settled = receiver.wait_for(|settled| settled.iter().any(|(number, _)| *number == group));
         let settled = tokio::time::timeout(DEADLINE, settled).await.expect("every group is told of").expect("the log lives");
@@ -34,20 +32,20 @@ impl Log {
 }
 
 /// An executor with one database that holds `item (id, body, number, bytes)`.
-struct Stage {
-    executor: Arc<dyn Executor>,
-    database: Arc<dyn Database>,
-    log: Arc<Log>,
+pub struct Stage {
+    pub executor: Arc<dyn Executor>,
+    pub database: Arc<dyn Database>,
+    pub log: Arc<Log>,
+    pub postgres: Option<PostgresSchemas>,
     _folder: Option<TempDir>,
-    postgres: Option<PostgresSchemas>,
 }
 
-async fn connect(url: &str) -> Arc<dyn Executor> {
+pub async fn connect(url: &str) -> Arc<dyn Executor> {
     let settings = PostgresSettings::new(PostgresAddress::parse(url).expect("an address"));
     Arc::new(PostgresExecutor::start(settings).await.expect("the server is there"))
 }
 
-async fn open(executor: &dyn Executor, name: &str) -> (Arc<dyn Database>, Arc<Log>) {
+pub async fn open(executor: &dyn Executor, name: &str) -> (Arc<dyn Database>, Arc<Log>) {
     let log = Arc::new(Log(watch::Sender::default()));
     let name = DatabaseName { mount: "tests".into(), name: name.into() };
     (executor.open(&name, log.clone()).await.expect("databases can be opened"), log)
@@ -61,12 +59,12 @@ impl Stage {
         Self::on(executor, Some(folder), None).await
     }
 
-    async fn postgres() -> Self {
+    pub async fn postgres() -> Self {
         let schemas = PostgresSchemas::new().await;
         Self::on(connect(schemas.url()).await, None, Some(schemas)).await
     }
 
-    async fn on(executor: Arc<dyn Executor>, folder: Option<TempDir>, postgres: Option<PostgresSchemas>) -> Self {
+    pub async fn on(executor: Arc<dyn Executor>, folder: Option<TempDir>, postgres: Option<PostgresSchemas>) -> Self {
         let (database, log) = open(&*executor, "main").await;
         let stage = Self { executor, database, log, _folder: folder, postgres };
         let bytes = if stage.is_postgres() { "BYTEA" } else { "BLOB" };
@@ -76,12 +74,17 @@ impl Stage {
         stage
     }
 
+    /// The same tables, seen through another executor.
+    pub fn beside(&self, executor: Arc<dyn Executor>, database: Arc<dyn Database>, log: Arc<Log>) -> Self {
+        Self { executor, database, log, postgres: None, _folder: None }
+    }
+
     fn is_postgres(&self) -> bool {
         self.database.info().dialect == Dialect::Postgres
     }
 
     /// A statement with the placeholders of the dialect for those of SQLite.
-    fn statement(&self, sql: &str, parameters: Vec<Value>) -> Statement {
+    pub fn statement(&self, sql: &str, parameters: Vec<Value>) -> Statement {
         let mut count = 0;
         let numbered = sql.split('?').reduce_placeholders(|| {
             count += 1;
@@ -90,12 +93,12 @@ impl Stage {
         Statement { sql: numbered, parameters }
     }
 
-    fn insert(&self, id: i64) -> Statement {
+    pub fn insert(&self, id: i64) -> Statement {
         self.statement("INSERT INTO item (id) VALUES (?)", vec![Value::Integer(id)])
     }
 
     /// One transaction; whether it is durable.
-    async fn write(&self, statements: &[(&str, Vec<Value>)]) -> bool {
+    pub async fn write(&self, statements: &[(&str, Vec<Value>)]) -> bool {
         let mut transaction = self.database.begin().await.expect("a turn");
         for (sql, parameters) in statements {
             transaction.execute(&self.statement(sql, parameters.clone()), None).await.expect(sql);
@@ -103,16 +106,16 @@ impl Stage {
         self.log.of(commit(transaction).await.expect("a commit")).await
     }
 
-    async fn read(&self, sql: &str) -> RowSet {
+    pub async fn read(&self, sql: &str) -> RowSet {
         let mut view = self.database.snapshot().await.expect("a view");
         view.query(&self.statement(sql, vec![]), None).await.expect(sql)
     }
 
-    async fn ids(&self) -> Vec<i64> {
+    pub async fn ids(&self) -> Vec<i64> {
         ids(&self.read("SELECT id FROM item ORDER BY id").await)
     }
 
-    async fn close(self) {
+    pub async fn close(self) {
         self.executor.close().await;
     }
 }
@@ -132,7 +135,7 @@ impl<'a, I: Iterator<Item = &'a str>> Placeholders for I {
     }
 }
 
-fn ids(rows: &RowSet) -> Vec<i64> {
+pub fn ids(rows: &RowSet) -> Vec<i64> {
     let id = |row: &Vec<Value>| match row.first() {
         Some(Value::Integer(id)) => *id,
         other => panic!("an id was expected, not {other:?}"),
@@ -140,7 +143,7 @@ fn ids(rows: &RowSet) -> Vec<i64> {
     rows.rows.iter().map(id).collect()
 }
 
-async fn commit(transaction: Box<dyn Transaction>) -> Result<u64, ExecutorError> {
+pub async fn commit(transaction: Box<dyn Transaction>) -> Result<u64, ExecutorError> {
     let mut group = 0;
     transaction.commit(&mut |ended| group = ended).await.map(|()| group)
 }
@@ -338,75 +341,5 @@ async fn it_says_whether_it_works(stage: Stage) {
     assert_eq!(stage.executor.ready().await, Ok(()));
     assert_eq!(stage.executor.ready().await, Ok(()));
     assert!(stage.executor.size_bytes("tests").await.expect("a size").is_some_and(|bytes| bytes > 0));
-    stage.close().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_postgres_confirmed_survives_its_crash_and_service_goes_on() {
-    let mut server = PostgresServer::start().await;
-    let stage = Stage::on(connect(&server.url()).await, None, None).await;
-    let mut confirmed = Vec::new();
-    for round in 0..2 * syncline_tests::scale() {
-        let base = i64::try_from(round * 1000).expect("few");
-        let mut id = base;
-        let killed_at = base + 20;
-        // Writes go on until one is not confirmed.
-        loop {
-            if id == killed_at {
-                server.crash().await;
-            }
-            let written = async {
-                let mut transaction = stage.database.begin().await?;
-                transaction.execute(&stage.insert(id), None).await?;
-                commit(transaction).await
-            };
-            match written.await {
-                Ok(group) if stage.log.of(group).await => confirmed.push(id),
-                _ => break,
-            }
-            id += 1;
-        }
-        server.start_again().await;
-        assert_eq!(stage.ids().await, confirmed, "what was told as lost, or never told, is not there");
-    }
-    assert_eq!(stage.executor.ready().await, Ok(()));
-    stage.close().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_processes_on_one_database_do_not_lose_each_others_writes() {
-    const ROUNDS: i64 = 40;
-    let first = Stage::postgres().await;
-    assert!(first.write(&[("INSERT INTO item (id, number) VALUES (1, 0)", vec![])]).await);
-    let executor = connect(first.postgres.as_ref().expect("schemas").url()).await;
-    let (database, log) = open(&*executor, "main").await;
-    let second = Stage { executor, database, log, _folder: None, postgres: None };
-    let count = async |stage: &Stage| {
-        for _ in 0..ROUNDS {
-            let mut transaction = stage.database.begin().await.expect("a turn");
-            let read = transaction.execute(&stage.statement("SELECT number FROM item WHERE id = 1", vec![]), None).await.expect("a row");
-            let Value::Real(number) = read.rows[0][0] else { panic!("a number") };
-            let write = stage.statement("UPDATE item SET number = ? WHERE id = 1", vec![Value::Real(number + 1.0)]);
-            transaction.execute(&write, None).await.expect("an update");
-            assert!(stage.log.of(commit(transaction).await.expect("a commit")).await);
-        }
-    };
-    tokio::join!(count(&first), count(&second));
-    #[expect(clippy::cast_precision_loss, reason = "small numbers")]
-    let expected = Value::Real((2 * ROUNDS) as f64);
-    assert_eq!(second.read("SELECT number FROM item WHERE id = 1").await.rows, [[expected]]);
-    second.close().await;
-    first.close().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_statement_that_takes_too_long_costs_only_its_transaction() {
-    let stage = Stage::postgres().await;
-    let mut slow = stage.database.begin().await.expect("a turn");
-    let sleep = stage.statement("SELECT 1 FROM pg_sleep(30)", vec![]);
-    let limited = tokio::time::timeout(Duration::from_secs(10), slow.execute(&sleep, None)).await.expect("it ends long before");
-    assert!(matches!(limited, Err(ExecutorError::Limit(_))), "{limited:?}");
-    drop(slow);
-    assert!(stage.write(&[("INSERT INTO item (id) VALUES (1)", vec![])]).await);
     stage.close().await;
 }

@@ -2,7 +2,7 @@
 //!
 //! `bad_input` holds what must be refused or ignored, `protocol` what must work, `server` what is around the protocols,
 //! `tls` what is encrypted on the way, `hostile` clients that mean harm, `cli` the command, `operations` what whoever runs
-//! the server does, `component` what the component may ask its host for.
+//! the server does, `executors` and `postgres` databases, `component` what the component may ask its host for.
 
 mod bad_input;
 mod cli;
@@ -12,6 +12,7 @@ mod examples;
 mod executors;
 mod hostile;
 mod operations;
+mod postgres;
 mod protocol;
 mod raw;
 mod reload;

@@ -3,7 +3,8 @@
 //! concerned must not notice.
 //!
 //! * [`lost`], [`delayed`], [`races`], [`random`]: the shipped component over commits that fail or take their time.
-//! * [`failing`]: databases that answer with errors; [`killed`]: `kill -9` of the shipped binary; [`disk`]: disks that
+//! * [`failing`]: databases that answer with errors; [`killed`]: `kill -9` of the shipped binary; [`restarted`]: a
+//!   PostgreSQL server that crashes; [`disk`]: disks that
 //!   are full or cannot be written, and quotas; [`damaged`]: files that are not what they should be.
 //! * [`component`]: a component that does what its client says, faults included.
 
@@ -18,3 +19,4 @@ mod killed;
 mod lost;
 mod races;
 mod random;
+mod restarted;

@@ -27,6 +27,7 @@ use super::probe::Probe;
 use super::{
     Database, DatabaseInfo, DatabaseName, Dialect, Executor, ExecutorError, GroupObserver, Hold, MountUsage, Snapshot, Transaction,
 };
+use crate::backup::Standstill;
 
 mod address;
 mod link;
@@ -151,6 +152,14 @@ impl PostgresExecutor {
         Ok(Self { shared, databases: Mutex::default(), spaces: Spaces::default(), probe: tokio::sync::Mutex::default() })
     }
 
+    /// What the server is: its version, and whether it is spoken to over TLS.
+    pub async fn server(&self) -> Result<String, ExecutorError> {
+        let sql = "SELECT current_setting('server_version'), coalesce((SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()), false)";
+        let row = self.shared.pool.get().await?.query_one(sql, &[]).await.map_err(executor_error)?;
+        let (version, secure): (String, bool) = (row.try_get(0).map_err(executor_error)?, row.try_get(1).map_err(executor_error)?);
+        Ok(format!("PostgreSQL {version}, {} TLS", if secure { "over" } else { "without" }))
+    }
+
     /// Makes the schema of a database where there is none, and refuses one that is not ours or newer than we are.
     async fn make_schema(&self, schema: &str, lock_key: i64) -> Result<(), ExecutorError> {
         let connection = self.shared.pool.get().await?;
@@ -219,6 +228,10 @@ impl Executor for PostgresExecutor {
 
     fn usage(&self, mount: &str) -> MountUsage {
         MountUsage { log_bytes: 0, snapshot_age: self.shared.snapshots.oldest(mount) }
+    }
+
+    async fn stand_still(&self) -> Result<Standstill, ExecutorError> {
+        Err(ExecutorError::Unavailable("PostgreSQL has means of its own: stop the server, use pg_dump, and copy the data folder".into()))
     }
 
     async fn close(&self) {
