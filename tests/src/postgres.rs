@@ -246,7 +246,7 @@ fn free_port() -> u16 {
 fn spawn(data: &Path, port: u16) -> Child {
     let mut command = as_postgres(&bin("postgres"));
     command.arg("-D").arg(data).args(["-p", &port.to_string(), "-h", "127.0.0.1", "-k", ""]);
-    command.args(["-c", "shared_buffers=32MB", "-c", "max_connections=60", "-c", "logging_collector=off"]);
+    command.args(["-c", "shared_buffers=32MB", "-c", "max_connections=100", "-c", "logging_collector=off"]);
     let log = std::fs::File::create(data.with_file_name("log")).expect("a log");
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
     tokio::process::Command::from(command).kill_on_drop(false).spawn().expect("PostgreSQL can be started")

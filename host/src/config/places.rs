@@ -38,7 +38,7 @@ pub enum ExecutorPlace {
         /// As configured.
         url: String,
         /// What it says.
-        address: PostgresAddress,
+        address: Box<PostgresAddress>,
     },
 }
 
@@ -63,7 +63,7 @@ impl ExecutorPlace {
                 Ok(Arc::new(opened.map_err(|error| backend("executor", &place.url, &error))?))
             }
             Self::Postgres { url, address } => {
-                let opened = PostgresExecutor::start(PostgresSettings::new(address)).await;
+                let opened = PostgresExecutor::start(PostgresSettings::new(*address)).await;
                 Ok(Arc::new(opened.map_err(|error| backend("executor", &url, &error))?))
             }
         }
@@ -75,7 +75,7 @@ impl ExecutorPlace {
             ("sqlite", folder) if is_folder(folder) => Ok(Self::Sqlite(Place { folder: folder.into(), url }, synchronous)),
             ("postgres" | "postgresql", _) => {
                 let address = PostgresAddress::parse(&url).map_err(|error| backend("executor", &url, &error))?;
-                Ok(Self::Postgres { url, address })
+                Ok(Self::Postgres { url, address: Box::new(address) })
             }
             _ => Err(backend("executor", &url, &"is not one of sqlite:FOLDER, postgres://USER@HOST/DATABASE")),
         }

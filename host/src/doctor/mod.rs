@@ -72,7 +72,7 @@ pub async fn examine(config: &Config, full: bool) -> Vec<Check> {
     let (server, status) = running(config).await;
     checks.push(server);
     if let ExecutorPlace::Postgres { url, address } = &places.executor {
-        checks.push(postgres(url, address.clone()).await);
+        checks.push(postgres(url, PostgresAddress::clone(address)).await);
     }
     let data = config.data.clone();
     let looked = tokio::task::spawn_blocking(move || {

@@ -251,7 +251,7 @@ async fn what_postgres_confirmed_survives_its_crash_and_service_goes_on() {
     let stage = Stage::on(connect(&server.url()).await, None, None).await;
     let mut confirmed = Vec::new();
     for round in 0..2 * syncline_tests::scale() {
-        let base = i64::try_from(round * 1000).expect("few");
+        let base = i64::from(round * 1000);
         let mut id = base;
         let killed_at = base + 20;
         // Writes go on until one is not confirmed.
@@ -311,6 +311,12 @@ async fn a_statement_that_takes_too_long_costs_only_its_transaction() {
     let limited = tokio::time::timeout(Duration::from_secs(10), slow.execute(&sleep, None)).await.expect("it ends long before");
     assert!(matches!(limited, Err(ExecutorError::Limit(_))), "{limited:?}");
     drop(slow);
+    // Nor may several together take longer than one transaction.
+    let mut slow = stage.database.begin().await.expect("a turn");
+    let sleep = statement("SELECT 1 FROM pg_sleep(0.6)", vec![]);
+    slow.execute(&sleep, None).await.expect("it is short enough");
+    assert!(matches!(slow.execute(&sleep, None).await, Err(ExecutorError::Limit(_))));
+    assert!(matches!(commit(slow).await, Err(ExecutorError::InvalidStatement(_) | ExecutorError::Limit(_))));
     assert!(stage.write(&[("INSERT INTO item (id) VALUES (1)", vec![])]).await);
     stage.close().await;
 }

@@ -10,6 +10,7 @@ use std::future::poll_fn;
 use std::task::Poll;
 
 use futures_util::future::{join, maybe_done};
+use tokio::time::Instant;
 use tokio_postgres::error::Severity;
 use tokio_postgres::{Error, SimpleQueryMessage};
 
@@ -18,6 +19,9 @@ use super::statement::{self, ResultLimits, changes_schema, executor_error};
 use super::writer::DatabaseParts;
 use crate::executor::group::Flush;
 use crate::executor::{BATCH_BYTES_MAX, BATCH_ROWS_MAX, ExecutorError, RowSet, Statement};
+
+/// Statements that are sent before the answer to the first is waited for.
+const SENT_MAX: usize = 128;
 
 /// How the last turn left the savepoint `turn`, in which each transaction of a component runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,13 +162,15 @@ impl Link {
         self.owe(&format!("ROLLBACK TO {savepoint}"));
     }
 
-    /// Runs statements of the turn, each for at most `statement_ms`, up to the first that fails.
+    /// Runs statements of the turn, each for at most `statement_ms`, up to the first that fails; after `until` no more are
+    /// sent.
     pub(super) async fn run(
         &mut self,
         parts: &DatabaseParts,
         statements: &[Statement],
         row_limit: Option<u32>,
         statement_ms: u64,
+        until: Instant,
     ) -> Result<Vec<RowSet>, ExecutorError> {
         if self.statement_ms != statement_ms {
             self.owe(&format!("SET LOCAL statement_timeout TO {statement_ms}"));
@@ -176,7 +182,7 @@ impl Link {
         let connection = &self.connection;
         let first = async { if owed.is_empty() { Ok(Vec::new()) } else { connection.simple_query(&owed).await } };
         // Polled, and so sent, in this order.
-        let (said, results) = join(first, pipeline(connection, parts, statements, row_limit)).await;
+        let (said, results) = join(first, pipeline(connection, parts, statements, row_limit, until)).await;
         match said {
             Ok(said) => {
                 let id = said.iter().find_map(|message| match message {
@@ -223,6 +229,11 @@ impl Link {
     }
 }
 
+/// The time of a transaction is over.
+pub(super) fn out_of_time() -> ExecutorError {
+    ExecutorError::Limit("time of an open transaction".into())
+}
+
 /// Whether the server answered, and goes on.
 fn is_refusal(error: &Error) -> bool {
     error.as_db_error().is_some_and(|error| error.parsed_severity() == Some(Severity::Error))
@@ -235,10 +246,15 @@ async fn pipeline(
     parts: &DatabaseParts,
     statements: &[Statement],
     row_limit: Option<u32>,
+    until: Instant,
 ) -> Result<Vec<RowSet>, ExecutorError> {
     let limits = parts.shared.result_limits();
     let (mut results, mut bytes, mut rows) = (Vec::with_capacity(statements.len()), 0, 0);
-    for together in statements.chunk_by(|before, after| !changes_schema(&before.sql) && !changes_schema(&after.sql)) {
+    let alike = statements.chunk_by(|before, after| !changes_schema(&before.sql) && !changes_schema(&after.sql));
+    for together in alike.flat_map(|alike| alike.chunks(SENT_MAX)) {
+        if Instant::now() >= until {
+            return Err(out_of_time());
+        }
         for result in send_all(connection, parts, together, row_limit, limits).await? {
             (bytes, rows) = (bytes + result.content_bytes(), rows + result.rows.len());
             if bytes > BATCH_BYTES_MAX || rows > BATCH_ROWS_MAX {

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout_at};
 
-use super::link::Link;
+use super::link::{Link, out_of_time};
 use super::writer::{DatabaseParts, Turn};
 use crate::executor::group::Ending;
 use crate::executor::{Ended, ExecutorError, RowSet, Statement, Transaction};
@@ -41,7 +41,7 @@ impl PostgresTransaction {
     /// What is left of the time of the transaction.
     fn time_left(&self) -> Result<Duration, ExecutorError> {
         match self.end.saturating_duration_since(Instant::now()) {
-            Duration::ZERO => Err(ExecutorError::Limit("time of an open transaction".into())),
+            Duration::ZERO => Err(out_of_time()),
             left => Ok(left),
         }
     }
@@ -80,8 +80,9 @@ impl PostgresTransaction {
         self.failed = true;
         let link = self.link()?;
         let opens = !link.is_opened();
-        let answer_max = transaction_max + ANSWER_MAX + if opens { opening_max } else { Duration::ZERO };
-        let Ok(result) = timeout(answer_max, link.run(&parts, statements, row_limit, statement_ms)).await else {
+        let until = Instant::now() + left + if opens { opening_max } else { Duration::ZERO };
+        let running = link.run(&parts, statements, row_limit, statement_ms, until);
+        let Ok(result) = timeout_at(until + ANSWER_MAX, running).await else {
             link.give_up();
             return Err(ExecutorError::Unavailable("PostgreSQL does not answer".into()));
         };

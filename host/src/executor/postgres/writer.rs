@@ -39,7 +39,7 @@ pub(super) struct Writer {
 enum Event {
     Request(oneshot::Sender<Turn>),
     /// A turn is over.
-    End(Option<Link>, Ending),
+    End(Option<Box<Link>>, Ending),
     Hold,
     Unhold,
     /// Answered when the last group is settled.
@@ -50,7 +50,7 @@ enum Event {
 pub(super) struct Turn {
     /// The group that the transaction is in.
     pub(super) group: u64,
-    link: Option<Link>,
+    link: Option<Box<Link>>,
     events: mpsc::UnboundedSender<Event>,
     ending: Ending,
 }
@@ -58,7 +58,7 @@ pub(super) struct Turn {
 impl Turn {
     /// The connection of the group.
     pub(super) fn link(&mut self) -> Result<&mut Link, ExecutorError> {
-        self.link.as_mut().ok_or_else(|| ExecutorError::Unavailable("no connection".into()))
+        self.link.as_deref_mut().ok_or_else(|| ExecutorError::Unavailable("no connection".into()))
     }
 
     /// A transaction begins: dropped from here on without a word, the group is lost, since what was done in it is not
@@ -150,7 +150,7 @@ struct Task {
     sender: mpsc::WeakUnboundedSender<Event>,
     inbox: mpsc::UnboundedReceiver<Event>,
     /// That of the open group, while no turn has it.
-    link: Option<Link>,
+    link: Option<Box<Link>>,
     epoch: Instant,
     linger_until: Option<Instant>,
     closing: Vec<oneshot::Sender<()>>,
@@ -248,7 +248,7 @@ impl Task {
         let link = match self.link.take() {
             Some(link) => link,
             None => match self.parts.shared.pool.get().await {
-                Ok(connection) => Link::new(connection),
+                Ok(connection) => Box::new(Link::new(connection)),
                 Err(error) => {
                     let name = &self.parts.name;
                     tracing::warn!(mount = name.mount, database = name.name, %error, "no group can be opened");
