@@ -6,7 +6,9 @@
 pub mod faulty_executor;
 pub mod http;
 pub mod plasma;
+pub mod postgres;
 pub mod process;
+pub mod proxy;
 pub mod secsync;
 pub mod server;
 pub mod socket;

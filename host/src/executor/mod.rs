@@ -15,6 +15,8 @@ use crate::backup::Standstill;
 
 pub mod durable;
 pub mod group;
+pub mod postgres;
+mod probe;
 pub mod sqlite;
 
 /// A database of a mount. Names come from the component and are private to the mount.
