@@ -37,7 +37,7 @@ fn any_json() -> impl Strategy<Value = Json> {
     leaf.prop_recursive(3, 24, 4, move |inner| {
         prop_oneof![
             prop::collection::vec(inner.clone(), 0..4).prop_map(Json::from),
-            prop::collection::btree_map(key.clone(), inner, 0..5).prop_map(|map| Json::from_iter(map)),
+            prop::collection::btree_map(key.clone(), inner, 0..5).prop_map(Json::from_iter),
         ]
     })
 }
