@@ -444,6 +444,11 @@ impl HostInMemory {
         self.faults.next.replace(Some((at, error)));
     }
 
+    /// A failure that did not happen yet does not happen any more.
+    pub fn no_faults(&self) {
+        self.faults.next.replace(None);
+    }
+
     /// Answers of more text than this are too large from now on.
     pub fn limit_answers(&self, bytes: usize) {
         self.faults.answer_bytes_max.set(Some(bytes));
