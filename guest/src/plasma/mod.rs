@@ -2,7 +2,7 @@
 //!
 //! This file wires the room to the registry. What clients see is in `http` and `realtime`, `settings` and `plan` say what was
 //! configured, `errors`, `metrics` and `hooks` what others are told, `jobs` what is done by itself. Below them lies the engine
-//! (`engine`, `push`, `pull`, `server_db`, `migration`, `compaction`), which knows tables, and neither HTTP nor topics; `schema` and
+//! (`engine`, `push`, `pull`, `query`, `server_db`, `migration`, `compaction`), which knows tables, and neither HTTP nor topics; `schema` and
 //! `language` are what it speaks.
 //!
 //! Promise: 200 on a push leaves only after what it tells of is durable; a poke leaves if and only if its version does.
@@ -24,6 +24,7 @@ pub mod mutators;
 pub mod plan;
 pub mod pull;
 pub mod push;
+pub mod query;
 pub mod realtime;
 pub mod schema;
 pub mod server_db;
