@@ -52,6 +52,9 @@ fn well_formed(reply: &Reply) {
 }
 
 proptest! {
+    // Every case is a server of its own.
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
     #[test]
     fn no_body_is_too_strange(body in prop::collection::vec(any::<u8>(), 0..200), gzip in any::<bool>(), sized in any::<bool>()) {
         let server = Server::new();
