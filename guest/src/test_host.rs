@@ -247,11 +247,6 @@ impl Executor for TestExecutor {
     }
 }
 
-/// An import that no test knows yet.
-fn unused() -> ! {
-    panic!("an import was used that the tests do not know")
-}
-
 /// Objects and key-value facts in memory. Nothing in it ever ends by time.
 #[derive(Default)]
 pub struct TestStorage {
@@ -330,6 +325,8 @@ pub struct TestPubSub {
     pub published: Rc<RefCell<Vec<Publication>>>,
     /// The last subscription of each connection.
     pub subscriptions: RefCell<BTreeMap<ConnectionId, Subscription>>,
+    /// All subscriptions, by topic and connection.
+    pub topics: RefCell<BTreeMap<(String, ConnectionId), Subscription>>,
     pub sent: RefCell<Vec<(ConnectionId, Frame)>>,
     pub jobs: RefCell<BTreeMap<String, u64>>,
     steps: Rc<RefCell<Vec<String>>>,
@@ -341,16 +338,20 @@ impl PubSub for TestPubSub {
     }
     fn subscribe(&self, connection: ConnectionId, subscription: Subscription) {
         self.steps.borrow_mut().push(format!("subscribe {}", subscription.topic));
+        self.topics.borrow_mut().insert((subscription.topic.clone(), connection), subscription.clone());
         self.subscriptions.borrow_mut().insert(connection, subscription);
     }
-    fn unsubscribe(&self, connection: ConnectionId, _: &str) {
+    fn unsubscribe(&self, connection: ConnectionId, topic: &str) {
+        self.topics.borrow_mut().remove(&(topic.to_owned(), connection));
         self.subscriptions.borrow_mut().remove(&connection);
     }
     fn members(&self, topic: &str) -> Vec<Member> {
-        let subscriptions = self.subscriptions.borrow();
-        let members = subscriptions.iter().filter(|(_, subscription)| subscription.topic == topic);
+        let topics = self.topics.borrow();
+        let members = topics.iter().filter(|((name, _), _)| name == topic);
         members
-            .filter_map(|(connection, subscription)| Some(Member { connection: *connection, presence: subscription.presence.clone()? }))
+            .filter_map(|((_, connection), subscription)| {
+                Some(Member { connection: *connection, presence: subscription.presence.clone()? })
+            })
             .collect()
     }
     fn send(&self, connection: ConnectionId, frame: Frame) {
@@ -370,6 +371,8 @@ pub struct TestEffects {
     pub lines: RefCell<Vec<(Level, String)>>,
     pub posts: RefCell<Vec<OutboundPost>>,
     pub metrics: RefCell<Vec<Metric>>,
+    /// What a document is when it is fetched again.
+    pub documents: RefCell<BTreeMap<String, Vec<u8>>>,
 }
 
 impl Effects for TestEffects {
@@ -385,8 +388,8 @@ impl Effects for TestEffects {
     fn log(&self, level: Level, message: &str, fields: &str) {
         self.lines.borrow_mut().push((level, format!("{message} {fields}")));
     }
-    fn refresh_document(&self, _: &str) -> Option<Vec<u8>> {
-        unused()
+    fn refresh_document(&self, name: &str) -> Option<Vec<u8>> {
+        self.documents.borrow().get(name).cloned()
     }
 }
 

@@ -227,7 +227,7 @@ impl SqlBuilder<'_> {
             }
             Dialect::Postgres => {
                 self.push("(CASE WHEN jsonb_typeof(");
-                self.steps(column, frame);
+                self.step(column, frame);
                 self.push(") IN ('object', 'array') THEN NULL ELSE ");
                 self.path_value(column, frame);
                 self.push(" END)");
@@ -245,33 +245,27 @@ impl SqlBuilder<'_> {
             }
             Dialect::Postgres => {
                 self.push("(");
-                self.steps(column, frame);
+                self.step(column, frame);
                 self.push(" #>> '{}')");
             }
         }
     }
 
-    /// Adds the path as SQLite takes it.
+    /// Adds the path. In PostgreSQL it is strict: `->` would take a scalar for an array of one, and `#>` a key for a position.
     fn path(&mut self, column: &ColumnOperand) -> &mut Self {
         let part = |part: &PathPart| match part {
             PathPart::Key(key) => format!(".\"{key}\""),
             PathPart::Index(index) => format!("[{index}]"),
         };
-        let path: String = std::iter::once("$".to_owned()).chain(column.path.iter().map(part)).collect();
-        self.fixed(Value::Text(path), "")
+        let start = if self.dialect == Dialect::Sqlite { "$" } else { "strict $" };
+        let path: String = std::iter::once(start.to_owned()).chain(column.path.iter().map(part)).collect();
+        self.fixed(Value::Text(path), "::text::jsonpath")
     }
 
-    /// Adds a chain of steps as PostgreSQL takes it: an index fits arrays only, a key objects only.
-    fn steps(&mut self, column: &ColumnOperand, frame: Frame<'_>) {
-        self.push("(");
+    /// Adds what is at the end of a path as `jsonb`; null where a step does not fit.
+    fn step(&mut self, column: &ColumnOperand, frame: Frame<'_>) {
+        self.push("jsonb_path_query_first(");
         self.column(column, Form::Plain, frame);
-        for part in &column.path {
-            self.push(" -> ");
-            match part {
-                PathPart::Key(key) => self.fixed(Value::Text(key.clone()), "::text"),
-                PathPart::Index(index) => self.fixed(Value::Integer((*index).into()), "::integer"),
-            };
-        }
-        self.push(")");
+        self.push(", ").path(column).push(", '{}', true)");
     }
 }

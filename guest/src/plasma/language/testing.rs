@@ -376,7 +376,7 @@ fn value(random: &mut Random, column_type: ColumnType) -> Json {
                 json!({ "a": "x", "b": [1, 2.5, { "c": null }] }),
                 json!({ "a": true, "n": 1e300, "é": 1 }),
                 json!({ "a": 10, "b": [] }),
-                json!({ "a": 0.000001, "0": "zero" }),
+                json!({ "a": 0.000001, "0": "zero", "": "none" }),
                 json!({ "a": { "a": "ab" }, "b": ["a", "ab"] }),
                 json!({ "a": null }),
                 json!(["a", 1.0, -0.0, 18_446_744_073_709_551_615_u64]),
@@ -484,6 +484,8 @@ fn comparison(random: &mut Random, table: &Table, outer: Option<&Table>, paramet
             json!(["é"]),
             json!(["0"]),
             json!(["name"]),
+            json!([""]),
+            json!([""]),
             json!([2]),
         ];
         left["path"] = random.pick(&paths).clone();
