@@ -5,6 +5,7 @@
 
 pub mod faulty_executor;
 pub mod process;
+pub mod receiver;
 pub mod secsync;
 pub mod server;
 pub mod socket;
