@@ -13,6 +13,7 @@ mod executors;
 mod hostile;
 mod operations;
 mod plasma;
+mod plasma_language;
 mod postgres;
 mod protocol;
 mod raw;
