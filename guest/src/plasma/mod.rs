@@ -147,7 +147,11 @@ impl PlasmaMount {
             let described = serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(&imports.app.describe());
             described.is_ok_and(|described| !described.is_empty())
         };
-        if asked.is_empty() || is_there() { Ok(()) } else { Err(format!("{}: needs an app component; the mount has none", asked.join(", "))) }
+        if asked.is_empty() || is_there() {
+            Ok(())
+        } else {
+            Err(format!("{}: needs an app component; the mount has none", asked.join(", ")))
+        }
     }
 }
 
