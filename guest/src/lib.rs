@@ -1,10 +1,13 @@
 //! The sync logic of Syncline, as a plain library over what a host gives ([`imports`]).
 //!
 //! One room per protocol; shared rooms beside them. A protocol room never knows another protocol, a host or a
-//! database product. `component/` turns this library into the WASI component that hosts run.
+//! database product. `component/` turns this library into the WASI component that hosts run,
+//! `services/` into what apps act through.
 
+pub mod app;
 pub mod contract;
 pub mod encoding;
+pub mod host;
 pub mod imports;
 pub mod registry;
 pub mod secrets;

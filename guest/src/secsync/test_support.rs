@@ -132,13 +132,17 @@ impl Transaction for View {
         statements.into_iter().map(|statement| self.execute(statement)).collect()
     }
     fn savepoint(&self) -> Result<u32, SqlError> {
-        unused()
+        self.connection.execute_batch("SAVEPOINT one").unwrap();
+        Ok(u32::try_from(self.published.borrow().len()).unwrap())
     }
     fn release(&self, _: u32) -> Result<(), SqlError> {
-        unused()
+        self.connection.execute_batch("RELEASE one").unwrap();
+        Ok(())
     }
-    fn rollback_to(&self, _: u32) -> Result<(), SqlError> {
-        unused()
+    fn rollback_to(&self, published_before: u32) -> Result<(), SqlError> {
+        self.connection.execute_batch("ROLLBACK TO one").unwrap();
+        self.published.borrow_mut().truncate(published_before as usize);
+        Ok(())
     }
     fn commit(self: Box<Self>) -> Result<(), SqlError> {
         self.faults.check(Fault::Commit)?;
@@ -243,6 +247,8 @@ pub struct TestPubSub {
     pub published: Rc<RefCell<Vec<Publication>>>,
     pub subscriptions: RefCell<BTreeMap<ConnectionId, Subscription>>,
     pub jobs: RefCell<BTreeMap<String, u64>>,
+    /// To single connections.
+    pub sent: RefCell<Vec<(ConnectionId, Json)>>,
     steps: Rc<RefCell<Vec<String>>>,
 }
 
@@ -257,11 +263,13 @@ impl PubSub for TestPubSub {
     fn unsubscribe(&self, connection: ConnectionId, _: &str) {
         self.subscriptions.borrow_mut().remove(&connection);
     }
-    fn members(&self, _: &str) -> Vec<Member> {
-        unused()
+    fn members(&self, topic: &str) -> Vec<Member> {
+        let subscriptions = self.subscriptions.borrow();
+        let here = subscriptions.iter().filter(|(_, subscription)| subscription.topic == topic);
+        here.filter_map(|(id, subscription)| Some(Member { connection: *id, presence: subscription.presence.clone()? })).collect()
     }
-    fn send(&self, _: ConnectionId, _: Frame) {
-        unused()
+    fn send(&self, connection: ConnectionId, frame: Frame) {
+        self.sent.borrow_mut().push((connection, json_of(frame)));
     }
     fn schedule(&self, name: &str, due_ms: u64, _: Vec<u8>) {
         self.jobs.borrow_mut().insert(name.into(), due_ms);
@@ -308,6 +316,7 @@ pub struct TestHost {
     pub storage: TestStorage,
     pub pubsub: TestPubSub,
     pub effects: TestEffects,
+    app: Box<dyn App>,
     pub now_ms: Cell<u64>,
     pub steps: Rc<RefCell<Vec<String>>>,
     sockets: RefCell<HashMap<ConnectionId, Socket>>,
@@ -316,11 +325,23 @@ pub struct TestHost {
 
 impl TestHost {
     pub fn new(settings: Json) -> Self {
+        Self::with_app(settings, NoApp)
+    }
+
+    /// A mount with an app.
+    pub fn with_app(settings: Json, app: impl App + 'static) -> Self {
+        let host = Self::stopped(settings, app);
+        assert_eq!(host.mount.start(host.imports(), None), Ok(None));
+        host
+    }
+
+    /// A mount that has not been started.
+    pub fn stopped(settings: Json, app: impl App + 'static) -> Self {
         let steps = Rc::new(RefCell::new(Vec::new()));
         let faults = Rc::new(Faults::default());
         let connection = Rc::new(rusqlite::Connection::open_in_memory().unwrap());
         let published = Rc::<RefCell<Vec<Publication>>>::default();
-        let host = Self {
+        Self {
             mount: Secsync.configure("m", &settings.to_string(), Vec::new()).unwrap(),
             executor: TestExecutor {
                 connection,
@@ -332,13 +353,12 @@ impl TestHost {
             storage: TestStorage::default(),
             pubsub: TestPubSub { published, steps: steps.clone(), ..TestPubSub::default() },
             effects: TestEffects::default(),
+            app: Box::new(app),
             now_ms: Cell::new(1_000_000),
             steps,
             sockets: RefCell::default(),
             faults,
-        };
-        assert_eq!(host.mount.start(host.imports(), None), Ok(None));
-        host
+        }
     }
 
     pub fn imports(&self) -> Imports<'_> {
@@ -347,7 +367,7 @@ impl TestHost {
             storage: &self.storage,
             pubsub: &self.pubsub,
             effects: &self.effects,
-            app: &NoApp,
+            app: self.app.as_ref(),
             now_ms: self.now_ms.get(),
         }
     }
@@ -448,6 +468,7 @@ impl TestHost {
                     socket.closed = Some(close.code);
                 }
             }
+            GroupOutcome::Skip => {}
             other => panic!("{other:?}"),
         }
     }
