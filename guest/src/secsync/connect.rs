@@ -17,6 +17,7 @@ use super::policy::{Access, Action};
 use super::reading::{ActiveSnapshot, Found, Head, Wanted, lacking};
 use super::server_messages::{self as messages, NO_CODE};
 use super::store::{Call, DATABASE};
+use super::verify;
 use crate::contract::exports::syncline::sync::socket::Accept;
 use crate::encoding::{percent_decode_or_raw, query_parameter};
 use crate::imports::{Mode, Query, RequestHead, Subscription};
@@ -29,6 +30,12 @@ const QUIET_MS: u64 = 50;
 /// The topic of a document.
 pub fn topic(doc_id: &str) -> String {
     format!("ss:{doc_id}")
+}
+
+/// The topic of the sessions with a key on a document: what an app says to them alone. Keys may be long and are secret, so
+/// the name is a hash.
+pub fn session_topic(doc_id: &str, session_key: &str) -> String {
+    format!("ss-session:{}", verify::hash(&format!("{}:{doc_id}{session_key}", doc_id.len())))
 }
 
 /// The document of a topic.
@@ -193,6 +200,7 @@ fn open(call: &Call<'_>, request: &Request) -> Result<Result<(String, u64), Refu
 /// The connection gets no broadcasts of what it may not open.
 fn leave(call: &Call<'_>, request: &Request, refused: Refused) -> Refused {
     call.imports.pubsub.unsubscribe(call.connection, &topic(&request.doc_id));
+    call.imports.pubsub.unsubscribe(call.connection, &session_topic(&request.doc_id, &request.session_key));
     refused
 }
 
@@ -217,10 +225,13 @@ fn subscribe(call: &Call<'_>, request: &Request) {
         Access::AllowAll => (Mode::ForwardText, String::new()),
         Access::Policy(_) | Access::App => (Mode::Deliver, request.session_key.clone()),
     };
-    // By it an app finds the sessions that it has a message for.
-    let presence = (!call.app.is_empty()).then(|| request.session_key.clone().into_bytes());
-    let subscription = Subscription { topic: topic(&request.doc_id), mode, group, cursor: None, presence };
-    call.imports.pubsub.subscribe(call.connection, subscription);
+    let subscribe = |topic, mode, group| {
+        call.imports.pubsub.subscribe(call.connection, Subscription { topic, mode, group, cursor: None, presence: None });
+    };
+    subscribe(topic(&request.doc_id), mode, group);
+    if !call.app.is_empty() {
+        subscribe(session_topic(&request.doc_id, &request.session_key), Mode::ForwardText, String::new());
+    }
 }
 
 /// Creates a document. False if it exists already.

@@ -1,15 +1,16 @@
 //! What the app of a mount may do (`wit/deps/app/secsync.wit`): look at a document, and send messages of its own to the
 //! connections on it (docs/protocols/secsync.md, section 10). It runs within the call that called the app.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value, json};
 
-use super::connect::topic;
+use super::connect::{session_topic, topic};
 use super::failure::Failure;
 use super::frames::{ID_BYTES_MAX, is_key_text};
-use super::server_messages as messages;
 use super::store::{DATABASE, Row};
-use crate::imports::{Class, Imports, Publication, Query, SqlError};
-use crate::sql::Sql;
+use crate::imports::{Class, Imports, Publication, Query};
+use crate::sql::{self, Sql};
 
 /// What the protocol says itself: no message of an app may look like it.
 const OWN_TYPES: &[&str] = &[
@@ -52,33 +53,22 @@ pub fn send(imports: Imports<'_>, doc_id: &str, message: &str, session_keys: Opt
         Some(own) if OWN_TYPES.contains(&own) => return invalid("message: the protocol uses this `type` itself"),
         Some(_) => {}
     }
-    let (topic, text) = (topic(doc_id), Value::Object(message).to_string());
-    let Some(session_keys) = session_keys else {
-        let message = text.into_bytes();
+    let text = Value::Object(message).to_string();
+    let publish = |topic: String| {
+        let message = text.clone().into_bytes();
         imports.pubsub.publish(Publication { topic, message, order: None, class: Class::MustDeliver, except: None, close: None });
-        return Ok(());
     };
-    for member in imports.pubsub.members(&topic) {
-        if session_keys.iter().any(|key| key.as_bytes() == member.presence) {
-            imports.pubsub.send(member.connection, messages::frame(text.clone()));
-        }
+    match session_keys {
+        None => publish(topic(doc_id)),
+        // A key given twice is one session.
+        Some(keys) => keys.iter().collect::<BTreeSet<_>>().into_iter().for_each(|key| publish(session_topic(doc_id, key))),
     }
     Ok(())
 }
 
 /// What is known of a document, as JSON; none where there is none.
 pub fn document(imports: Imports<'_>, doc_id: &str) -> Result<Option<String>, ServiceRefused> {
-    let found = match imports.executor.snapshot(DATABASE) {
-        Ok(view) => look(imports, view.as_ref(), doc_id)?,
-        // The call that called the app has a transaction open: within it one sees what it wrote.
-        Err(SqlError::InvalidStatement(_)) => {
-            let view = imports.executor.begin(DATABASE).map_err(Failure::from)?;
-            let found = look(imports, view.as_ref(), doc_id)?;
-            view.commit().map_err(Failure::from)?;
-            found
-        }
-        Err(error) => return Err(Failure::from(error).into()),
-    };
+    let found = sql::read(imports.executor, DATABASE, |view| look(imports, view, doc_id))?;
     Ok(found.map(|document| document.to_string()))
 }
 

@@ -245,10 +245,8 @@ impl Storage for TestStorage {
 #[derive(Default)]
 pub struct TestPubSub {
     pub published: Rc<RefCell<Vec<Publication>>>,
-    pub subscriptions: RefCell<BTreeMap<ConnectionId, Subscription>>,
+    pub subscriptions: RefCell<BTreeMap<(ConnectionId, String), Subscription>>,
     pub jobs: RefCell<BTreeMap<String, u64>>,
-    /// To single connections.
-    pub sent: RefCell<Vec<(ConnectionId, Json)>>,
     steps: Rc<RefCell<Vec<String>>>,
 }
 
@@ -258,18 +256,16 @@ impl PubSub for TestPubSub {
     }
     fn subscribe(&self, connection: ConnectionId, subscription: Subscription) {
         self.steps.borrow_mut().push(format!("subscribe {}", subscription.topic));
-        self.subscriptions.borrow_mut().insert(connection, subscription);
+        self.subscriptions.borrow_mut().insert((connection, subscription.topic.clone()), subscription);
     }
-    fn unsubscribe(&self, connection: ConnectionId, _: &str) {
-        self.subscriptions.borrow_mut().remove(&connection);
+    fn unsubscribe(&self, connection: ConnectionId, topic: &str) {
+        self.subscriptions.borrow_mut().remove(&(connection, topic.to_owned()));
     }
-    fn members(&self, topic: &str) -> Vec<Member> {
-        let subscriptions = self.subscriptions.borrow();
-        let here = subscriptions.iter().filter(|(_, subscription)| subscription.topic == topic);
-        here.filter_map(|(id, subscription)| Some(Member { connection: *id, presence: subscription.presence.clone()? })).collect()
+    fn members(&self, _: &str) -> Vec<Member> {
+        unused()
     }
-    fn send(&self, connection: ConnectionId, frame: Frame) {
-        self.sent.borrow_mut().push((connection, json_of(frame)));
+    fn send(&self, _: ConnectionId, _: Frame) {
+        unused()
     }
     fn schedule(&self, name: &str, due_ms: u64, _: Vec<u8>) {
         self.jobs.borrow_mut().insert(name.into(), due_ms);
@@ -428,14 +424,15 @@ impl TestHost {
         socket.inbox.extend(outcome.send.into_iter().map(json_of));
         if let Some(close) = outcome.close {
             socket.closed = Some(close.code);
-            self.pubsub.subscriptions.borrow_mut().remove(&id);
+            self.pubsub.subscriptions.borrow_mut().retain(|(of, _), _| *of != id);
         }
     }
 
-    fn broadcast(&self) {
+    /// Brings what was published to its subscribers.
+    pub fn broadcast(&self) {
         for publication in self.pubsub.published.take() {
             let subscriptions = self.pubsub.subscriptions.borrow().clone();
-            for (id, subscription) in subscriptions.into_iter().filter(|(_, subscription)| subscription.topic == publication.topic) {
+            for ((id, _), subscription) in subscriptions.into_iter().filter(|(_, subscription)| subscription.topic == publication.topic) {
                 self.deliver(id, &subscription, &publication);
             }
         }
@@ -462,7 +459,7 @@ impl TestHost {
                 }
             }
             GroupOutcome::Leave(last) => {
-                self.pubsub.subscriptions.borrow_mut().remove(&id);
+                self.pubsub.subscriptions.borrow_mut().remove(&(id, subscription.topic.clone()));
                 if let Some((frame, close)) = last {
                     socket.inbox.push_back(json_of(frame.clone()));
                     socket.closed = Some(close.code);

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::time::{Instant, timeout_at};
-use wasmtime::Store;
+use wasmtime::{Store, Trap};
 
 use crate::runtime::bindings::app::exports::syncline::app::app as theirs;
 use crate::runtime::bindings::app::{Component, ComponentPre};
@@ -128,14 +128,17 @@ impl<'a> Visit<'a> {
     async fn end<T>(mut self, answer: Option<wasmtime::Result<T>>) -> wasmtime::Result<Result<T, Fall>> {
         let instance = self.take_back();
         let left_open = self.host.undo_left_open(self.before.as_ref()).await;
-        let error = match answer {
+        let (fall, error) = match answer {
             Some(Ok(answer)) if !left_open => {
                 instance.into_iter().for_each(|instance| self.app.give_back(instance));
                 return Ok(Ok(answer));
             }
-            Some(Ok(_)) => "it left a transaction open".to_owned(),
-            Some(Err(error)) => format!("{error:#}"),
-            None => "it waited past its deadline".to_owned(),
+            Some(Ok(_)) => (Fall::Trapped, "it left a transaction open".to_owned()),
+            Some(Err(error)) => {
+                let interrupted = error.downcast_ref::<Trap>() == Some(&Trap::Interrupt);
+                (if interrupted { Fall::TimedOut } else { Fall::Trapped }, format!("{error:#}"))
+            }
+            None => (Fall::TimedOut, "it waited past its deadline".to_owned()),
         };
         if let (Some(before), Some(call)) = (&self.before, &mut self.host.call)
             && before.savepoint.is_none()
@@ -143,7 +146,7 @@ impl<'a> Visit<'a> {
             call.unsay_since(before);
         }
         tracing::warn!(mount = self.host.mount()?.name, error = %loggable(&error), "the app component fell");
-        Ok(Err(if Instant::now() >= self.deadline { Fall::TimedOut } else { Fall::Trapped }))
+        Ok(Err(fall))
     }
 
     /// Gives mount and call back to the caller.

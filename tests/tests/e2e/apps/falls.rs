@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use syncline::runtime::RuntimeSettings;
 use syncline_tests::secsync::Author;
 use syncline_tests::server::{Setup, TestServer};
 
@@ -11,9 +10,7 @@ use crate::support::*;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_app_that_falls_within_a_transaction_costs_one_update_and_what_it_said_is_unsaid() {
-    let defaults = Setup::default();
-    let runtime = RuntimeSettings { app_call_ms: 300, ..defaults.runtime };
-    let server = TestServer::with(Setup { mounts: vec![mount(Path::new(APP), serde_json::json!({}))], runtime, ..Setup::default() }).await;
+    let server = TestServer::with(Setup { mounts: vec![mount(Path::new(APP), serde_json::json!({}))], ..Setup::default() }).await;
     let author = Author::new(1);
     let (mut others, other_snapshot) = (join(&server, "fine").await, author.first_snapshot("fine", b"x"));
     others.send(&other_snapshot.frame).await;
