@@ -271,7 +271,8 @@ fn an_app_sends_messages_of_its_own_to_all_or_to_sessions() {
     let host = TestHost::with_app(json!({}), app);
     let (one, two) = (host.join("d", "one"), host.join("d", "two"));
     let send = |message: Json, keys: Option<&[String]>| service::send(host.imports(), "d", &message.to_string(), keys);
-    (one.take(), two.take());
+    one.take();
+    two.take();
     send(json!({"type": "note", "text": "to all"}), None).unwrap();
     send(json!({"type": "note"}), Some(&["two".into(), "two".into(), "nobody".into()])).unwrap();
     host.broadcast();
