@@ -6,7 +6,7 @@ use tokio::process::Command;
 use crate::cli::{data_folder, enter, path_of};
 
 /// Less than the memories of 256 instances reach, and enough for what they may use.
-const KIB: u32 = 200 << 20;
+const KIB: u32 = 300 << 20;
 
 #[tokio::test]
 async fn with_little_address_space_memory_accesses_are_checked_and_all_is_served() {

@@ -36,8 +36,9 @@ async fn one_line_asks_and_one_line_answers() {
     let status = say(&data, b"{\"command\":\"status\"}\n").await;
     assert_eq!((&status["ok"], &status["status"]["version"]), (&json!(true), &json!(env!("CARGO_PKG_VERSION"))));
     assert_eq!(status["status"]["process_id"], process.id());
-    assert_eq!(status["status"]["listeners"], json!([{"url": format!("http://{}", process.address), "mounts": ["secsync"]}]));
-    assert_eq!(status["status"]["mounts"], json!([{"name": "secsync", "protocol": "secsync", "connections": 0}]));
+    let mount = |name: &str| json!({"name": name, "protocol": name, "connections": 0});
+    assert_eq!(status["status"]["listeners"], json!([{"url": format!("http://{}", process.address), "mounts": ["secsync", "plasma"]}]));
+    assert_eq!(status["status"]["mounts"], json!([mount("secsync"), mount("plasma")]));
     assert_eq!((&status["status"]["not_ready"], &status["status"]["backup_runs"]), (&json!([]), &json!(false)));
     for wrong in [&b"\n"[..], b"{\"command\":\"destroy\"}\n", b"nonsense\n", b"{\"command\":\"backup\"}\n", b"\xff\n"] {
         let answer = say(&data, wrong).await;

@@ -62,7 +62,7 @@ async fn a_good_folder_is_good_before_while_and_after_it_is_served() {
     let (content, text) = doctor(path_of(&data), &["--listen", "127.0.0.1:0", "--full"]).await;
     assert!(content, "{text}");
     for words in
-        ["databases: 2 files are whole", "key-value facts: ", "objects: 1 files, the content of 1 compared", "backends: ", "clock: "]
+        ["databases: 3 files are whole", "key-value facts: ", "objects: 1 files, the content of 1 compared", "backends: ", "clock: "]
     {
         assert!(text.contains(words), "{words:?} in\n{text}");
     }
