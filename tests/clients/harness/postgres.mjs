@@ -1,12 +1,14 @@
-// Databases on a PostgreSQL server that somebody else started (with-postgres.mjs, or whoever runs the tests).
+// Databases on the PostgreSQL server that SYNCLINE_TEST_POSTGRES names (tests/with-postgres starts one).
 
 import { execFile } from "node:child_process";
 import { randomUUID } from "node:crypto";
 import { promisify } from "node:util";
 
-const given = process.env.SYNCLINE_TEST_POSTGRES;
+/** Whether the servers under test keep their rows there. */
+export const isChosen = process.env.SYNCLINE_TEST_EXECUTOR === "postgres";
 
-export const isGiven = given !== undefined;
+const given = process.env.SYNCLINE_TEST_POSTGRES;
+if (isChosen && !given) throw new Error("SYNCLINE_TEST_POSTGRES names no server: run this by tests/with-postgres");
 
 const sql = (statement) => promisify(execFile)("psql", [given, "--quiet", "--no-psqlrc", "--set=ON_ERROR_STOP=1", "--command", statement]);
 

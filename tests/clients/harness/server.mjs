@@ -1,6 +1,6 @@
 // The shipped binary as a process: start, SIGTERM, kill -9, start again on the same port and data.
 //
-// SYNCLINE_TEST_POSTGRES=postgres://… gives every server a database of its own there; otherwise its rows are in SQLite.
+// SYNCLINE_TEST_EXECUTOR=postgres gives every server a database of its own in PostgreSQL; otherwise its rows are in SQLite.
 
 import { spawn } from "node:child_process";
 import { once } from "node:events";
@@ -9,7 +9,7 @@ import { tmpdir } from "node:os";
 import { dirname, join, resolve } from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
-import { copyDatabase, createDatabase, dropDatabase, isGiven as onPostgres } from "./postgres.mjs";
+import { copyDatabase, createDatabase, dropDatabase, isChosen as onPostgres } from "./postgres.mjs";
 import { DEADLINE_MS } from "./wait.mjs";
 
 const here = dirname(fileURLToPath(import.meta.url));
