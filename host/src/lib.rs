@@ -40,11 +40,13 @@
 //! Map of the modules: `ARCHITECTURE.md`. Contract with the component: `wit/`.
 
 pub mod backup;
+pub mod compose;
 pub mod config;
 pub mod control;
 pub mod doctor;
 pub mod executor;
 pub mod metrics;
+mod outbound;
 pub mod pubsub;
 pub mod runtime;
 pub mod server;

@@ -9,6 +9,7 @@ pub mod plasma;
 pub mod postgres;
 pub mod process;
 pub mod proxy;
+pub mod receiver;
 pub mod secsync;
 pub mod server;
 pub mod socket;

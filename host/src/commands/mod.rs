@@ -5,13 +5,17 @@ use std::path::Path;
 
 use anyhow::{Context as _, bail};
 use clap::Subcommand;
+use syncline::config::Config;
 use syncline::control::{Answer, Command as Asked, ask};
+use syncline::runtime::RuntimeError;
 
 mod arguments;
 mod backup;
 mod check_config;
+mod compose;
 mod doctor;
 mod inspect;
+mod new_app;
 mod restore;
 mod serve;
 
@@ -36,6 +40,10 @@ pub enum Command {
     Restore(restore::RestoreArguments),
     /// Look whether a server can run, or runs, as it is configured.
     Doctor(doctor::DoctorArguments),
+    /// Make a folder with an app component to begin with.
+    NewApp(new_app::NewAppArguments),
+    /// Make one component of an app, the services that it imports, and the logic.
+    Compose(compose::ComposeArguments),
     /// Show the version.
     Version,
 }
@@ -51,7 +59,17 @@ pub async fn run(command: Command) -> anyhow::Result<()> {
         Command::Backup(arguments) => backup::run(arguments).await,
         Command::Restore(arguments) => restore::run(arguments).await,
         Command::Doctor(arguments) => doctor::run(arguments).await,
+        Command::NewApp(arguments) => new_app::run(&arguments),
+        Command::Compose(arguments) => compose::run(&arguments),
         Command::Version => say(format_args!("syncline {}", env!("CARGO_PKG_VERSION"))),
+    }
+}
+
+/// An error of the run time, with the file of the component where it is about that.
+fn named(config: &Config, error: RuntimeError) -> anyhow::Error {
+    match (&error, &config.component) {
+        (RuntimeError::Component(_), Some(path)) => anyhow::Error::new(error).context(format!("component {}", path.display())),
+        _ => error.into(),
     }
 }
 

@@ -151,6 +151,13 @@ pub trait Executor: Send + Sync + 'static {
         Err(ExecutorError::Unavailable("this backend is backed up by means of its own".into()))
     }
 
+    /// Whether other processes may work on the same databases at the same time. Then the host asks before it does what
+    /// one of them is to do once (it sends posts of the outbox that it could put off first), looks again and again for what
+    /// others left, and takes no note away that they may rely on.
+    fn is_shared(&self) -> bool {
+        false
+    }
+
     /// Bytes that the databases of a mount take up on disk; none where the backend cannot say.
     async fn size_bytes(&self, _mount: &str) -> Result<Option<u64>, ExecutorError> {
         Ok(None)
@@ -204,6 +211,12 @@ pub trait Database: Send + Sync {
 
     /// Waits until this caller is the only writer. The transaction sees everything committed before it, durable or not.
     async fn begin(&self) -> Result<Box<dyn Transaction>, ExecutorError>;
+
+    /// The same, and the transaction may stay open for so long, in place of what the executor is set to (none: as it is set).
+    /// A backend without such a limit ignores it.
+    async fn begin_within(&self, _open_max: Option<Duration>) -> Result<Box<dyn Transaction>, ExecutorError> {
+        self.begin().await
+    }
 }
 
 /// See [`Database::hold`]. Dropping it ends it.
@@ -268,6 +281,10 @@ pub trait Transaction: Send {
 
     /// Undoes everything since a savepoint, which stays; those after it are gone.
     async fn rollback_to(&mut self, savepoint: u32) -> Result<(), ExecutorError>;
+
+    /// Stops the clock of the open transaction's time limit while an app works in it, whose time has a limit of its own,
+    /// and lets it go on. A backend without such a limit need not do anything.
+    fn stop_clock(&mut self, _stopped: bool) {}
 
     /// Makes the transaction part of the current group. After an error nothing happened.
     async fn commit(self: Box<Self>, ended: Ended<'_>) -> Result<(), ExecutorError>;

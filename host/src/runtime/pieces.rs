@@ -32,6 +32,8 @@ pub(crate) struct Pieces {
     batches: mpsc::Receiver<Batch>,
     taken: VecDeque<Bytes>,
     ended: bool,
+    /// The maker is gone: with the next look it is over.
+    breaking: bool,
 }
 
 /// The right to hand over a batch.
@@ -46,7 +48,7 @@ impl Room<'_> {
 /// Both ends of a body. `cut` is told where the client does not take the end of it: whoever has its line cuts it.
 pub(crate) fn pieces(cut: Arc<Notify>) -> (Maker, Pieces) {
     let (sender, receiver) = mpsc::channel(1);
-    (Maker { batches: sender, cut }, Pieces { batches: receiver, taken: VecDeque::new(), ended: false })
+    (Maker { batches: sender, cut }, Pieces { batches: receiver, taken: VecDeque::new(), ended: false, breaking: false })
 }
 
 impl Maker {
@@ -60,16 +62,22 @@ impl Maker {
         self.batches.closed().await;
     }
 
-    /// The body is whole. A client that does not take what is left within so long is cut off.
-    pub(crate) async fn end(self, patience: Duration) {
+    /// The body is whole. A client that does not take what is left within so long is cut off; none: it is the server's to
+    /// lose its patience.
+    pub(crate) async fn end(self, patience: Option<Duration>) {
         let taken = async {
             // An error means that the client is gone already.
             if self.batches.send(Batch::End).await.is_ok() {
                 self.batches.closed().await;
             }
         };
-        if tokio::time::timeout(patience, taken).await.is_err() {
-            self.cut.notify_one();
+        match patience {
+            None => taken.await,
+            Some(patience) => {
+                if tokio::time::timeout(patience, taken).await.is_err() {
+                    self.cut.notify_one();
+                }
+            }
         }
     }
 }
@@ -87,6 +95,11 @@ impl Pieces {
             match ready!(self.batches.poll_recv(context)) {
                 Some(Batch::Bytes(pieces)) => self.taken.extend(pieces.into_iter().filter(|piece| !piece.is_empty())),
                 Some(Batch::End) => self.ended = true,
+                // Whoever sends writes out what it has before it learns of this.
+                None if !std::mem::replace(&mut self.breaking, true) => {
+                    context.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
                 None => {
                     self.ended = true;
                     return Poll::Ready(Some(Err(BrokenOff)));
@@ -112,7 +125,7 @@ mod tests {
         assert!(tokio::time::timeout(Duration::ZERO, maker.room()).await.is_err(), "one batch waits");
         assert_eq!(pieces.next().await, Some(Ok(Bytes::from_static(b"a"))));
         maker.room().await.unwrap().fill(vec![Bytes::from_static(b"c")]);
-        let ending = tokio::spawn(maker.end(crate::runtime::streams::GOODBYE));
+        let ending = tokio::spawn(maker.end(None));
         for expected in [b"b", b"c"] {
             assert_eq!(pieces.next().await, Some(Ok(Bytes::from_static(expected))));
         }
@@ -130,7 +143,7 @@ mod tests {
         let cut = Arc::new(Notify::new());
         let (maker, _pieces) = pieces(cut.clone());
         maker.room().await.unwrap().fill(vec![Bytes::from_static(b"a")]);
-        maker.end(Duration::ZERO).await;
+        maker.end(Some(Duration::ZERO)).await;
         cut.notified().await;
     }
 }

@@ -382,7 +382,11 @@ impl Database for SqliteDatabase {
     }
 
     async fn begin(&self) -> Result<Box<dyn Transaction>, ExecutorError> {
+        self.begin_within(None).await
+    }
+
+    async fn begin_within(&self, open_max: Option<Duration>) -> Result<Box<dyn Transaction>, ExecutorError> {
         let turn = Turn::begin(&self.file).await?;
-        Ok(Box::new(SqliteTransaction::begin(turn)?))
+        Ok(Box::new(SqliteTransaction::begin(turn, open_max)?))
     }
 }

@@ -1,7 +1,9 @@
 //! The component as a fault: one that does what its client says (`tests/components/faulty`).
 
 mod app;
+mod bodies;
 mod deliver;
+mod documents;
 mod excess;
 mod exports;
 mod failures;
@@ -9,6 +11,7 @@ mod inputs;
 mod jobs;
 mod limits;
 mod order;
+mod outbox;
 mod quota;
 mod reload;
 mod requests;
@@ -47,7 +50,7 @@ fn mount(settings: Value, app: Option<&str>) -> MountSettings {
 fn setup(settings: Value, app: Option<&str>) -> Setup {
     let defaults = Setup::default();
     let engine = EngineSettings { instance_memory_bytes: 64 << 20, ..EngineSettings::default() };
-    let runtime = RuntimeSettings { engine, app_call_ms: 300, ..defaults.runtime };
+    let runtime = RuntimeSettings { engine, ..defaults.runtime };
     Setup { component: FAULTY.to_vec(), mounts: vec![mount(settings, app)], runtime, ..Setup::default() }
 }
 
