@@ -34,20 +34,21 @@ unit: build nextest initdb
 postgres: build nextest initdb
 	SYNCLINE_TEST_EXECUTOR=postgres tests/with-postgres $(CARGO) nextest run --release --locked --no-fail-fast --profile postgres
 
-# Real clients from npm against the binary that was just built.
-clients: build node
+# Real clients from npm against the binary that was just built; plasma's once more with the rows in PostgreSQL.
+clients: build node initdb
 	cd examples && npm ci --no-audit --no-fund --silent
-	cd tests/clients && npm ci --no-audit --no-fund --silent && npm test
+	cd tests/clients && npm ci --no-audit --no-fund --silent && npm test && npm run --silent test:postgres
 
 # Every decoder on inputs that nobody thought of, 10 s times SYNCLINE_TEST_SCALE each (tests/fuzz/README.md).
 fuzz: tools cxx
 	CARGO="$(CARGO)" only="$(only)" input="$(input)" tests/fuzz/run
 
-# only='fan-out' (part of a case's name), rounds=5, seconds=3, quick=1 (does it work at all?), write-docs=1
-bench: build node
+# only='fan-out' (part of a case's name), rounds=5, seconds=3, quick=1 (does it work at all?), large=1 (what takes many minutes), write-docs=1
+bench: build node initdb
 	cd tests/bench/peers && npm ci --no-audit --no-fund --silent
-	$(CARGO) bench --locked --bench protocols -- \
-		$(if $(quick),--quick) $(if $(only),--only '$(only)') $(if $(rounds),--rounds $(rounds)) \
+	cd tests/clients && npm ci --no-audit --no-fund --silent
+	SYNCLINE_TEST_FSYNC=on tests/with-postgres $(CARGO) bench --locked --bench protocols -- \
+		$(if $(quick),--quick) $(if $(large),--large) $(if $(only),--only '$(only)') $(if $(rounds),--rounds $(rounds)) \
 		$(if $(seconds),--seconds $(seconds)) $(if $(write-docs),--write-docs)
 
 tools:

@@ -21,44 +21,61 @@ use crate::wire::server_frame;
 /// Runs as a child, if the arguments say so.
 pub fn run(arguments: &[String]) -> anyhow::Result<bool> {
     match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-        ["child", "raw", file, group] => raw(Path::new(file), group.parse()?)?,
-        ["child", "bare", readers] => bare(readers.parse()?)?,
+        ["child", "raw", "secsync", file, group] => raw(RawRows::Secsync, Path::new(file), group.parse()?)?,
+        ["child", "raw", "plasma", file, group] => raw(RawRows::Plasma, Path::new(file), group.parse()?)?,
+        ["child", "bare", "messages", readers] => bare_messages(readers.parse()?)?,
+        ["child", "bare", "events", readers] => bare_events(readers.parse()?)?,
         _ => return Ok(false),
     }
     Ok(true)
 }
 
-/// Writes the rows of updates in groups, one COMMIT with its sync a group; a line with milliseconds asks for a round.
-fn raw(file: &Path, group: u32) -> anyhow::Result<()> {
-    let connection = Connection::open(file)?;
-    connection.execute_batch(
-        "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;
-         CREATE TABLE ss_documents (id TEXT PRIMARY KEY, seq BIGINT NOT NULL, update_count BIGINT NOT NULL);
-         CREATE TABLE ss_updates (snapshot_id TEXT NOT NULL, seq BIGINT NOT NULL, pub_key TEXT NOT NULL, clock BIGINT NOT NULL,
-             signature TEXT NOT NULL, body TEXT, object_key TEXT, PRIMARY KEY (snapshot_id, seq));
-         CREATE UNIQUE INDEX ss_updates_clocks ON ss_updates (snapshot_id, pub_key, clock);",
-    )?;
-    let documents: Vec<String> = (0..group).map(|document| format!("raw-document-{document}")).collect();
-    for document in &documents {
-        connection.execute("INSERT INTO ss_documents VALUES (?, 0, 0)", [document])?;
+/// Whose rows the raw writer writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RawRows {
+    /// Updates of documents.
+    Secsync,
+    /// Pushes of one mutation that makes a row.
+    Plasma,
+}
+
+impl RawRows {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Secsync => "secsync",
+            Self::Plasma => "plasma",
+        }
     }
-    let (key, signature, body) = ("k".repeat(43), "s".repeat(86), "b".repeat(crate::secsync::frames::UPDATE_BYTES));
-    let mut seq = 0_i64;
+
+    fn prepare(self, connection: &Connection, group: u32) -> anyhow::Result<()> {
+        match self {
+            Self::Secsync => crate::secsync::raw::prepare(connection, group),
+            Self::Plasma => crate::plasma::raw::prepare(connection, group),
+        }
+    }
+
+    fn write(self, connection: &Connection, group: u32, round: i64) -> anyhow::Result<()> {
+        match self {
+            Self::Secsync => crate::secsync::raw::write(connection, group, round),
+            Self::Plasma => crate::plasma::raw::write(connection, group, round),
+        }
+    }
+}
+
+/// Writes rows in groups, one COMMIT with its sync a group; a line with milliseconds asks for a round.
+fn raw(rows: RawRows, file: &Path, group: u32) -> anyhow::Result<()> {
+    let connection = Connection::open(file)?;
+    connection.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;")?;
+    rows.prepare(&connection, group)?;
+    let mut written = 0;
     for line in std::io::stdin().lock().lines() {
         let window = Duration::from_millis(line?.trim().parse()?);
         let (before, start, mut latencies_us) = (Cpu::own()?, Instant::now(), Vec::new());
         while start.elapsed() < window {
             let begun = Instant::now();
-            seq += 1;
+            written += 1;
             connection.execute_batch("BEGIN IMMEDIATE")?;
-            for document in &documents {
-                connection
-                    .prepare_cached("INSERT INTO ss_updates VALUES (?, ?, ?, ?, ?, ?, NULL)")?
-                    .execute(rusqlite::params![document, seq, key, seq, signature, body])?;
-                connection
-                    .prepare_cached("UPDATE ss_documents SET seq = ?, update_count = update_count + 1 WHERE id = ?")?
-                    .execute(rusqlite::params![seq, document])?;
-            }
+            rows.write(&connection, group, written)?;
             connection.execute_batch("COMMIT")?;
             latencies_us.push(micros(begun));
         }
@@ -71,13 +88,11 @@ fn raw(file: &Path, group: u32) -> anyhow::Result<()> {
 
 /// Takes one writer and so many readers, the readers first, and writes each message of the writer to all of them, framed
 /// once, one `write` a socket: the least that any server has to do.
-fn bare(readers: usize) -> anyhow::Result<()> {
-    let listener = TcpListener::bind("127.0.0.1:0")?;
-    println!("listening on http://{}", listener.local_addr()?);
+fn bare_messages(readers: usize) -> anyhow::Result<()> {
+    let listener = listen()?;
     let mut sockets = Vec::new();
     while sockets.len() <= readers {
-        let (mut socket, _) = listener.accept()?;
-        socket.set_nodelay(true)?;
+        let mut socket = accept(&listener)?;
         read_head(&mut socket)?;
         socket.write_all(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")?;
         socket.write_all(&server_frame(r#"{"type":"document"}"#))?;
@@ -102,6 +117,50 @@ fn bare(readers: usize) -> anyhow::Result<()> {
     }
 }
 
+/// The same for events: after each request of the writer one poke to every reader, and an answer with its version.
+fn bare_events(readers: usize) -> anyhow::Result<()> {
+    let listener = listen()?;
+    let mut sockets = Vec::new();
+    for _ in 0..readers {
+        let mut socket = accept(&listener)?;
+        read_head(&mut socket)?;
+        socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")?;
+        socket.write_all(&chunk("retry: 2000\nid: 0\nevent: hello\ndata: {\"cookie\":0,\"pingIntervalMs\":25000}\n\n"))?;
+        sockets.push(socket);
+    }
+    let mut writer = accept(&listener)?;
+    let mut message = vec![0; 64 << 10];
+    for version in 1_u64.. {
+        // The writer has one request in flight, small enough for one read.
+        if writer.read(&mut message)? == 0 {
+            break;
+        }
+        let event = chunk(&format!("id: {version}\nevent: poke\ndata: {{\"cookie\":{version}}}\n\n"));
+        for socket in &mut sockets {
+            socket.write_all(&event)?;
+        }
+        let body = format!("{{\"ok\":true,\"cookie\":{version},\"results\":[]}}");
+        writer.write_all(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len()).as_bytes())?;
+    }
+    Ok(())
+}
+
+fn chunk(text: &str) -> Vec<u8> {
+    format!("{:x}\r\n{text}\r\n", text.len()).into_bytes()
+}
+
+fn listen() -> anyhow::Result<TcpListener> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    println!("listening on http://{}", listener.local_addr()?);
+    Ok(listener)
+}
+
+fn accept(listener: &TcpListener) -> anyhow::Result<TcpStream> {
+    let (socket, _) = listener.accept()?;
+    socket.set_nodelay(true)?;
+    Ok(socket)
+}
+
 fn read_head(socket: &mut TcpStream) -> anyhow::Result<()> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -124,10 +183,10 @@ pub struct Raw {
 
 impl Raw {
     /// Starts it on a disk, with groups of so many.
-    pub fn start(disk: &Path, group: usize) -> anyhow::Result<Self> {
+    pub fn start(disk: &Path, rows: RawRows, group: usize) -> anyhow::Result<Self> {
         let folder = tempfile::TempDir::new_in(disk)?;
         let mut command = pinned(std::env::current_exe()?);
-        command.args(["child", "raw"]).arg(folder.path().join("raw.sqlite")).arg(group.to_string());
+        command.args(["child", "raw", rows.name()]).arg(folder.path().join("raw.sqlite")).arg(group.to_string());
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let input = child.stdin.take().context("standard input is piped")?;
         let output = BufReader::new(child.stdout.take().context("standard output is piped")?).lines();

@@ -21,6 +21,8 @@ pub struct Context {
     pub window: Duration,
     /// Everything small: does it work at all?
     pub quick: bool,
+    /// Also what takes many minutes.
+    pub large: bool,
     /// Component files that are compared with the shipped one.
     pub components: Vec<PathBuf>,
     /// Only cases whose name holds this.

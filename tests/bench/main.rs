@@ -8,9 +8,12 @@ use anyhow::{Context as _, bail};
 
 mod children;
 mod context;
+mod http;
+mod judge;
 mod load;
 mod machine;
 mod native;
+mod plasma;
 mod report;
 mod secsync;
 mod server;
@@ -18,10 +21,16 @@ mod wire;
 
 use context::Context;
 use machine::Disk;
-use report::Report;
+use report::{Case, Report, Target};
 
-const USAGE: &str = "options: --only TEXT (part of a case's name, such as secsync), --rounds N (3), --seconds N (2, a round), --quick, \
+const USAGE: &str = "options: --only TEXT (part of a case's name, such as secsync), --rounds N (3), --seconds N (2, a round), --quick, --large, \
     --component FILE (compared with the shipped component), --write-docs";
+
+/// Says which targets hold of figures.
+type Judgement = fn(&[Case], Disk) -> Vec<Target>;
+
+/// The protocols, and who judges their figures.
+const PROTOCOLS: [(&str, Judgement); 2] = [("secsync", secsync::targets::judge), ("plasma", plasma::targets::judge)];
 
 struct Options {
     context: Context,
@@ -34,6 +43,7 @@ fn options(arguments: Vec<String>, folder: PathBuf) -> anyhow::Result<Options> {
         rounds: 3,
         window,
         quick: false,
+        large: false,
         components: Vec::new(),
         only: None,
         folder,
@@ -50,6 +60,7 @@ fn options(arguments: Vec<String>, folder: PathBuf) -> anyhow::Result<Options> {
             "--rounds" => context.rounds = value()?.parse::<u32>()?.max(1),
             "--seconds" => context.window = Duration::from_secs_f64(value()?.parse()?),
             "--component" => context.components.push(value()?.into()),
+            "--large" => context.large = true,
             "--quick" => (context.quick, context.rounds, context.window) = (true, 1, Duration::from_millis(300)),
             "--write-docs" => write_docs = true,
             // What `cargo bench` says to every program that it runs.
@@ -86,31 +97,46 @@ fn run() -> anyhow::Result<()> {
     println!("F: one fdatasync takes {:.3} ms (p99 {:.3} ms)\n", disk.fdatasync_median_ms, disk.fdatasync_p99_ms);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let local = tokio::task::LocalSet::new();
-    local.block_on(&runtime, secsync::run(&mut context));
+    local.block_on(&runtime, async {
+        secsync::run(&mut context).await;
+        plasma::run(&mut context).await;
+    });
 
-    let report = Report {
-        at: SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs(),
-        command: command(&context),
-        machine: machine::describe(),
-        commit: commit(&root),
-        disk,
-        targets: secsync::targets::judge(&context.cases, disk),
-        cases: context.cases,
-        failures: context.failures,
-    };
-    for target in &report.targets {
-        if let Some(holds) = target.holds {
-            println!("{} {}: {}", if holds { "holds " } else { "MISSED" }, target.text, target.measured);
+    let (command, commit) = (command(&context), commit(&root));
+    let failure_count = context.failures.len();
+    for (protocol, judge) in PROTOCOLS {
+        let cases = taken(&mut context.cases, protocol, |case| &case.name);
+        let failures = taken(&mut context.failures, protocol, |(name, _)| name);
+        if cases.is_empty() && failures.is_empty() {
+            continue;
+        }
+        let report = Report {
+            protocol,
+            at: SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs(),
+            command: command.clone(),
+            machine: machine::describe(),
+            commit: commit.clone(),
+            disk,
+            targets: judge(&cases, disk),
+            cases,
+            failures,
+        };
+        report.print_targets();
+        report.write_json(&folder)?;
+        if write_docs {
+            report.write_docs(&root.join("docs/benchmarks.md"))?;
         }
     }
-    report.write_json(&folder, "secsync")?;
-    if write_docs {
-        report.write_docs(&root.join("docs/benchmarks.md"))?;
-    }
-    match report.failures.len() {
+    match failure_count {
         0 => Ok(()),
         count => bail!("{count} cases could not be measured"),
     }
+}
+
+/// Takes what belongs to a protocol: names begin with it.
+fn taken<T>(all: &mut Vec<T>, protocol: &str, name: impl Fn(&T) -> &str) -> Vec<T> {
+    let belongs = |one: &T| name(one).split('/').next() == Some(protocol);
+    all.extract_if(.., |one| belongs(one)).collect()
 }
 
 /// How to run the same again.
@@ -118,6 +144,9 @@ fn command(context: &Context) -> String {
     let mut command = format!("make bench rounds={} seconds={}", context.rounds, context.window.as_secs_f64());
     if let Some(only) = &context.only {
         command.push_str(&format!(" only='{only}'"));
+    }
+    if context.large {
+        command.push_str(" large=1");
     }
     if context.quick { "make bench quick=1".to_owned() } else { command }
 }

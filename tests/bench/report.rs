@@ -12,9 +12,6 @@ use crate::machine::{Cpu, Disk};
 
 /// Above this share of its core the generator may have been what was measured.
 const OWN_SHARE_MAX: f64 = 0.9;
-/// What `--write-docs` replaces lies between these lines.
-const DOCS_START: &str = "<!-- results: written by `make bench write-docs=1` -->";
-const DOCS_END: &str = "<!-- end of results -->";
 
 /// What one round gave.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -226,6 +223,8 @@ pub struct Target {
 /// A whole run.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
+    /// Whose cases these are.
+    pub protocol: &'static str,
     /// When, in seconds since 1970.
     pub at: u64,
     /// The command line.
@@ -270,19 +269,30 @@ impl Report {
         text
     }
 
-    /// Writes `target/bench/NAME.json`.
-    pub fn write_json(&self, folder: &Path, name: &str) -> anyhow::Result<()> {
+    /// Tells on standard output which targets hold.
+    pub fn print_targets(&self) {
+        for target in &self.targets {
+            if let Some(holds) = target.holds {
+                println!("{} {}: {}", if holds { "holds " } else { "MISSED" }, target.text, target.measured);
+            }
+        }
+    }
+
+    /// Writes `target/bench/PROTOCOL.json`.
+    pub fn write_json(&self, folder: &Path) -> anyhow::Result<()> {
         std::fs::create_dir_all(folder)?;
-        let path = folder.join(format!("{name}.json"));
+        let path = folder.join(format!("{}.json", self.protocol));
         Ok(std::fs::write(path, serde_json::to_string_pretty(self)?)?)
     }
 
-    /// Puts the results into the documentation.
+    /// Puts the results into the documentation, between the two lines that say so.
     pub fn write_docs(&self, path: &Path) -> anyhow::Result<()> {
+        let start = format!("<!-- results of {}: written by `make bench write-docs=1` -->", self.protocol);
+        let end = format!("<!-- end of results of {} -->", self.protocol);
         let page = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-        let (before, rest) = page.split_once(DOCS_START).context("the page has no place for results")?;
-        let (_, after) = rest.split_once(DOCS_END).context("the place for results has no end")?;
-        Ok(std::fs::write(path, format!("{before}{DOCS_START}\n\n{}\n{DOCS_END}{after}", self.markdown()))?)
+        let (before, rest) = page.split_once(&start).context("the page has no place for results")?;
+        let (_, after) = rest.split_once(&end).context("the place for results has no end")?;
+        Ok(std::fs::write(path, format!("{before}{start}\n\n{}\n{end}{after}", self.markdown()))?)
     }
 }
 

@@ -1,4 +1,4 @@
-//! The servers that are measured, each pinned to the server's core: ours in its settings, the Node peer, and the bare ones.
+//! The servers that are measured, each pinned to the server's core: ours in its settings, the Node peers, and the bare ones.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -11,17 +11,26 @@ use tokio::process::Command;
 
 use crate::machine::SERVER_CORE;
 
-/// How our own server, or the peer, is set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Settings {
-    /// Whether signatures are checked.
-    pub signatures: bool,
-    /// Whether writes are synced to disk.
-    pub durable: bool,
+/// Where our own server keeps its rows.
+#[derive(Clone, Debug, Default)]
+pub enum Rows {
+    /// SQLite, every commit on disk before it is acknowledged.
+    #[default]
+    Sqlite,
+    /// The same without waiting for the disk.
+    NotDurable,
+    /// A PostgreSQL server.
+    Postgres(String),
 }
 
-/// Signature checks are counted apart, so most cases run without.
-pub const PLAIN: Settings = Settings { signatures: false, durable: true };
+/// How our own server is set.
+#[derive(Clone, Debug)]
+pub struct Launch {
+    /// The `[[mount]]` of its configuration.
+    pub mount: String,
+    /// Its executor.
+    pub rows: Rows,
+}
 
 /// A server that runs.
 pub struct Server {
@@ -53,33 +62,41 @@ impl Server {
     }
 
     /// Our own server, on a folder of its own below `disk`.
-    pub async fn syncline(disk: &Path, settings: Settings) -> anyhow::Result<Rc<Self>> {
-        let folder = Rc::new(TempDir::new_in(disk)?);
+    pub async fn syncline(disk: &Path, launch: impl Into<Launch>) -> anyhow::Result<Rc<Self>> {
+        let (launch, folder) = (launch.into(), Rc::new(TempDir::new_in(disk)?));
         // Compiled code is shared, but for the case that measures starts.
         let (data, shared) = (folder.path().join("data"), disk.join("cache"));
         std::fs::create_dir_all(&shared)?;
         std::fs::create_dir(&data)?;
         std::os::unix::fs::symlink(std::path::absolute(shared)?, data.join("cache"))?;
-        let name = if settings.durable { "syncline" } else { "durability off" };
-        Ok(Self::spawn(name, syncline_command(folder.path(), settings)?, Some(folder)).await)
+        let name = match launch.rows {
+            Rows::Sqlite => "syncline",
+            Rows::NotDurable => "durability off",
+            Rows::Postgres(_) => "syncline on PostgreSQL",
+        };
+        Ok(Self::spawn(name, syncline_command(folder.path(), launch)?, Some(folder)).await)
     }
 
-    /// The Node peer.
-    pub async fn peer(disk: &Path, settings: Settings) -> anyhow::Result<Rc<Self>> {
+    /// A Node peer: a script of the peers' folder, on a database file of its own below `disk`.
+    pub async fn node(disk: &Path, script: &str, arguments: &[&str]) -> anyhow::Result<Rc<Self>> {
         let folder = Rc::new(TempDir::new_in(disk)?);
-        let script = peers_folder().join("secsync.mjs");
-        ensure!(peers_folder().join("node_modules/better-sqlite3").exists(), "the peer's packages are missing: `make bench` installs them");
+        ensure!(peers_folder().join("node_modules/better-sqlite3").exists(), "the peers' packages are missing: `make bench` installs them");
         let mut command = pinned("node");
-        command.arg(script).arg(folder.path().join("peer.sqlite")).arg(if settings.signatures { "check" } else { "trust" });
+        command.arg(peers_folder().join(script)).arg(folder.path().join("peer.sqlite")).args(arguments);
         Ok(Self::spawn("node peer", command, Some(folder)).await)
     }
 
-    /// This program as a server: a bare loop that writes the same frames to the same sockets.
-    pub async fn bare(readers: usize) -> anyhow::Result<Rc<Self>> {
+    /// This program as a server: a bare loop that writes the same bytes to the same sockets, `messages` or `events`.
+    pub async fn bare(kind: &str, readers: usize) -> anyhow::Result<Rc<Self>> {
         let mut command = pinned(std::env::current_exe()?);
-        command.args(["child", "bare", &readers.to_string()]);
+        command.args(["child", "bare", kind, &readers.to_string()]);
         Ok(Self::spawn("bare loop", command, None).await)
     }
+}
+
+/// Where the real clients are.
+pub fn clients_folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("clients")
 }
 
 /// Where the peers are.
@@ -88,18 +105,21 @@ pub fn peers_folder() -> PathBuf {
 }
 
 /// The command that starts our own server on a folder.
-pub fn syncline_command(folder: &Path, settings: Settings) -> anyhow::Result<Command> {
-    let config = folder.join("syncline.toml");
-    let signatures = settings.signatures;
-    let text = format!(
-        "listen = \"127.0.0.1:0\"\n[log]\nlevel = \"error\"\n[[mount]]\nprotocol = \"secsync\"\n[mount.settings]\nverify = {{ signatures = {signatures} }}\n"
-    );
+pub fn syncline_command(folder: &Path, launch: impl Into<Launch>) -> anyhow::Result<Command> {
+    let (launch, config) = (launch.into(), folder.join("syncline.toml"));
+    let text = format!("listen = \"127.0.0.1:0\"\n[log]\nlevel = \"error\"\n[[mount]]\n{}", launch.mount);
     std::fs::write(&config, text).context("the configuration")?;
     let data = folder.join("data");
     let mut command = pinned(binary());
     command.args(["serve", "--config"]).arg(config).arg("--data").arg(&data);
-    if !settings.durable {
-        command.arg("--executor").arg(format!("sqlite:{}?synchronous=off", data.display()));
+    match launch.rows {
+        Rows::Sqlite => {}
+        Rows::NotDurable => {
+            command.arg("--executor").arg(format!("sqlite:{}?synchronous=off", data.display()));
+        }
+        Rows::Postgres(url) => {
+            command.arg("--executor").arg(url);
+        }
     }
     Ok(command)
 }

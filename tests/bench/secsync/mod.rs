@@ -5,18 +5,22 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use tempfile::TempDir;
 
-use crate::children::Raw;
+use crate::children::{Raw, RawRows};
 use crate::context::{Context, round};
+use crate::judge::SYNC;
 use crate::load::{Contestant, Loaded, micros, open_loop};
 use crate::machine::{self, Cpu, Disk};
 use crate::report::{Case, Entry, Sample};
-use crate::server::{PLAIN, Server, Settings, syncline_command};
+use crate::server::{Server, syncline_command};
 
 pub mod frames;
 mod logic;
+pub mod raw;
+mod settings;
 pub mod targets;
 mod workers;
 
+use settings::{PLAIN, Settings};
 use workers::{FanOut, Loader, Writer};
 
 /// With how many connections and documents updates are written.
@@ -82,10 +86,10 @@ async fn writes(context: &mut Context, name: &str, connections: usize, documents
         Box::new(Loaded::new(&ours, Writer::many(&ours, connections, documents, 0).await?)),
         Box::new(Loaded::new(&undurable, Writer::many(&undurable, connections, documents, 0).await?)),
         Box::new(Loaded::new(&peer, Writer::many(&peer, connections, documents, 0).await?)),
-        Box::new(Raw::start(disk, connections)?),
+        Box::new(Raw::start(disk, RawRows::Secsync, connections)?),
     ];
     let mut case = context.compare(name, "an update, acknowledged (and sent to the others on its document)", contestants).await?;
-    case.figure(targets::SYNC, sync.fdatasync_median_ms);
+    case.figure(SYNC, sync.fdatasync_median_ms);
     context.add(case);
     Ok(())
 }
@@ -157,7 +161,8 @@ async fn loads(context: &mut Context, name: &str, updates: u64) -> anyhow::Resul
 
 async fn fan_out(context: &mut Context, name: &str, readers: usize) -> anyhow::Result<()> {
     let disk = context.disk();
-    let (ours, peer, bare) = (Server::syncline(disk, PLAIN).await?, Server::peer(disk, PLAIN).await?, Server::bare(readers).await?);
+    let (ours, peer, bare) =
+        (Server::syncline(disk, PLAIN).await?, Server::peer(disk, PLAIN).await?, Server::bare("messages", readers).await?);
     let weight = u32::try_from(readers)?;
     let contestants: Vec<Box<dyn Contestant>> = vec![
         Box::new(Loaded::new(&ours, vec![FanOut::updates(&ours, readers).await?]).weighing(weight)),

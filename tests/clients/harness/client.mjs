@@ -256,8 +256,9 @@ export class Client extends EventEmitter {
     ].join("; ");
   }
 
-  frames() {
-    return this.#frames.map((line) => `    ${line}`).join("\n");
+  /** What a failed story shows of this client. */
+  evidence() {
+    return `${this.describe()}\n${this.#frames.map((line) => `    ${line}`).join("\n")}`;
   }
 
   stop() {
@@ -271,12 +272,12 @@ export async function converged(clients, deadlineMs) {
   const [first, ...others] = clients;
   await until("all clients know the same", clients, () => {
     const final = clients.find((client) => ["failed", "noAccess"].includes(client.state()));
-    if (final) throw new Error(`${final.describe()}\n${final.frames()}`);
+    if (final) throw new Error(final.evidence());
     return clients.every((client) => client.saved() && client.handled()) && others.every((other) => other.position() === first.position());
   }, deadlineMs);
   const different = others.find((other) => other.text() !== first.text());
   if (different) {
-    const seen = clients.map((client) => `  ${client.describe()}\n${client.frames()}`);
+    const seen = clients.map((client) => `  ${client.evidence()}`);
     throw new Error(`the same position, different texts\n${seen.join("\n")}`);
   }
   return first.text();

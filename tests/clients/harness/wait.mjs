@@ -8,7 +8,7 @@ import { randomInt } from "node:crypto";
 export const DEADLINE_MS = 15_000;
 
 /**
- * Resolves with the first truthy value of `condition`.
+ * Resolves with the first truthy value of `condition`, which may be a promise.
  * Each watched thing is an EventEmitter that emits "change" and has `describe()`.
  */
 export function until(what, watched, condition, deadlineMs = DEADLINE_MS) {
@@ -18,13 +18,23 @@ export function until(what, watched, condition, deadlineMs = DEADLINE_MS) {
       for (const thing of watched) thing.off("change", look);
       settle(value);
     };
-    const look = () => {
+    let looking = false;
+    let changed = false;
+    const look = async () => {
+      changed = true;
+      if (looking) return;
+      looking = true;
       try {
-        const value = condition();
-        if (value) finish(resolve, value);
+        while (changed) {
+          changed = false;
+          let value = condition();
+          if (value instanceof Promise) value = await value;
+          if (value) finish(resolve, value);
+        }
       } catch (error) {
         finish(reject, error);
       }
+      looking = false;
     };
     const timer = setTimeout(() => {
       const seen = watched.map((thing) => `  ${thing.describe()}`).join("\n");
