@@ -110,7 +110,7 @@ async fn rows_are_checked_against_schema_and_rights() {
         (mutation("c2", 6, "inc", json!({"id": "k", "by": "much"})), "Error", Some("add expects numbers")),
     ];
     for (mutation, name, message) in cases {
-        let answer = other.push("g2", &[mutation.clone()]).await;
+        let answer = other.push("g2", std::slice::from_ref(&mutation)).await;
         let result = &answer["results"][0];
         assert_eq!((&result["status"], &result["error"]["name"]), (&json!("error"), &json!(name)), "{mutation}: {result}");
         if let Some(message) = message {
