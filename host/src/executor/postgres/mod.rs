@@ -4,7 +4,7 @@
 //!   open. The transactions of components are savepoints within the group ([`super::group`] decides when it ends).
 //! * Snapshots are REPEATABLE READ on connections of their own and see what is durable, nothing else.
 //! * Statements go in the extended protocol: one at a time, parameters apart from the text. A statement costs one round
-//!   trip; what the host itself has to say travels with it ([`link`]).
+//!   trip; what the host itself has to say travels with it (`link`).
 //! * A commit whose answer got lost is looked up by its number when the server can be reached again.
 
 use std::collections::BTreeMap;
