@@ -11,6 +11,10 @@ pub enum Failure {
     /// It passes: 503 `unavailable`, `Retry-After: 1`.
     #[error("{0}")]
     Unavailable(String),
+    /// The database allows no more: rows, bytes, disk, or the time of an open transaction. 503 as well; a push that takes too
+    /// long goes on in smaller transactions instead.
+    #[error("database limit: {0}")]
+    Limit(String),
     /// A statement or a row is not what this version expects: 500 `internal`, logged, no detail leaves the server.
     #[error("{0}")]
     Unexpected(String),
@@ -20,7 +24,7 @@ impl From<SqlError> for Failure {
     fn from(error: SqlError) -> Self {
         match error {
             SqlError::Aborted => Self::Aborted,
-            SqlError::Limit(what) => Self::Unavailable(format!("database limit: {what}")),
+            SqlError::Limit(what) => Self::Limit(what),
             SqlError::Unavailable(what) => Self::Unavailable(format!("database unavailable: {what}")),
             SqlError::InvalidStatement(what) => Self::Unexpected(format!("invalid statement: {what}")),
             SqlError::Constraint((kind, what)) => Self::Unexpected(format!("constraint {kind:?}: {what}")),

@@ -1,6 +1,7 @@
 //! Push: mutations of clients, each processed exactly once and in order.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
 
 use serde_json::Value as Json;
 
@@ -53,7 +54,24 @@ pub struct PushRequest {
     pub over_limit: OverLimit,
     /// Whether this very call just failed on another instance (`Request.failure` is set).
     pub second_try: bool,
+    /// How long a transaction may stay open, in milliseconds.
+    pub transaction_ms: u64,
 }
+
+impl PushRequest {
+    /// After so long a transaction takes no further mutation; what is left gets one of its own.
+    fn takes_no_more_after(&self) -> Duration {
+        Duration::from_millis(self.transaction_ms / 2)
+    }
+
+    /// Whether a transaction that met a limit met that of its time.
+    fn is_out_of_time(&self, opened: Instant) -> bool {
+        opened.elapsed() >= Duration::from_millis(self.transaction_ms / 10 * 9)
+    }
+}
+
+/// A call takes on no further transaction after so long: its client is told to push the rest again.
+const CALL_PATIENCE: Duration = Duration::from_millis(2_500);
 
 /// What became of a mutation.
 #[derive(Clone, Debug, PartialEq)]
@@ -138,11 +156,42 @@ pub enum PushRefused {
 /// Mutations by their place in the batch that earlier tries proved to fail, with the errors to be recorded.
 type Blamed = BTreeMap<usize, MutationError>;
 
+/// What is known from the transactions of a push before this one.
+#[derive(Default)]
+struct Earlier {
+    blamed: Blamed,
+    /// The mutation at this place gets a transaction of its own: behind others there was no time left for it.
+    cut: Option<usize>,
+    /// What those that were committed did.
+    reply: Option<PushReply>,
+}
+
+impl Earlier {
+    fn new_mutations(&self) -> usize {
+        self.reply.as_ref().map_or(0, |reply| reply.new_mutations)
+    }
+
+    /// Adds what one more transaction did. What an earlier one processed is no duplicate to the client.
+    fn add(&mut self, mut part: PushReply) {
+        if let Some(earlier) = self.reply.take() {
+            for (now, before) in part.results.iter_mut().zip(earlier.results) {
+                *now = before;
+            }
+            part.new_mutations += earlier.new_mutations;
+            part.rows_changed += earlier.rows_changed;
+            part.client_id = part.client_id.or(earlier.client_id);
+        }
+        self.reply = Some(part);
+    }
+}
+
 /// Why one try at a push ended.
 enum Ended {
     Refused(PushRefused),
     /// This mutation took the transaction with it.
     Blame(usize, MutationError),
+    /// The time was over before this mutation, behind others, was done.
+    Late(usize),
 }
 
 impl From<Failure> for Ended {
@@ -177,46 +226,60 @@ impl Engine {
                 return Err(PushRefused::Invalid(format!("invalid envelope: {what}")));
             }
         }
-        let mut blamed = Blamed::new();
+        let (begun, mut earlier) = (Instant::now(), Earlier::default());
         loop {
-            match self.try_push(imports, caller, request, hooks, &blamed) {
-                Ok(reply) => return Ok(reply),
+            match self.try_push(imports, caller, request, hooks, &earlier) {
+                Ok((part, all)) => {
+                    earlier.add(part);
+                    earlier.cut = None;
+                    if all || begun.elapsed() > CALL_PATIENCE {
+                        return earlier.reply.ok_or_else(|| Failure::Unexpected("a push without an answer".into()).into());
+                    }
+                }
                 Err(Ended::Refused(refused)) => return Err(refused),
-                Err(Ended::Blame(index, error)) => drop(blamed.insert(index, error)),
+                Err(Ended::Blame(index, error)) => drop(earlier.blamed.insert(index, error)),
+                Err(Ended::Late(index)) => earlier.cut = Some(index),
             }
         }
     }
 
-    /// One try, in one transaction.
+    /// One try, in one transaction; whether it got to the end of the batch, or as far as its number allows.
     fn try_push(
         &self,
         imports: Imports<'_>,
         caller: &Caller,
         request: &PushRequest,
         hooks: &dyn Hooks,
-        blamed: &Blamed,
-    ) -> Result<PushReply, Ended> {
+        earlier: &Earlier,
+    ) -> Result<(PushReply, bool), Ended> {
         let sql = self.sql(imports)?;
         let transaction = self.begin(imports)?;
+        let opened = Instant::now();
+        let mutations_max = request.mutations_max - earlier.new_mutations();
         let (head, mut last_ids) = self.read_state(sql, transaction.as_ref(), caller, request)?;
         let is_new = |mutation: &Mutation, last: &BTreeMap<String, u64>| mutation.id > last[&mutation.client_id];
         let new_count = request.mutations.iter().filter(|mutation| is_new(mutation, &last_ids)).count();
-        if new_count > request.mutations_max && request.over_limit == OverLimit::Reject {
+        if new_count > mutations_max && request.over_limit == OverLimit::Reject {
             return Err(PushRefused::TooMany { limit: request.mutations_max, got: request.mutations.len() }.into());
         }
 
         let mut writer = Writer::new(self, sql, imports, transaction.as_ref(), Some(&caller.context));
         let asker = Asker { user_id: &caller.user_id, context: &caller.context, client_group_id: &request.client_group_id };
-        let (mut results, mut processed) = (Vec::new(), Vec::new());
+        let (mut results, mut processed, mut last_new, mut all) = (Vec::new(), Vec::new(), 0, true);
         for (index, mutation) in request.mutations.iter().enumerate() {
             let status = if !is_new(mutation, &last_ids) {
                 MutationStatus::Duplicate
-            } else if processed.len() == request.mutations_max {
+            } else if processed.len() == mutations_max {
                 continue;
+            } else if !processed.is_empty() && (earlier.cut == Some(index) || opened.elapsed() > request.takes_no_more_after()) {
+                all = false;
+                break;
             } else {
+                last_new = index;
                 let version = head.version + processed.len() as u64 + 1;
                 writer.set_version(version, 0);
-                let status = self.process(&mut writer, asker, request, index, blamed)?;
+                let processing = self.process(&mut writer, asker, request, index, &earlier.blamed);
+                let status = processing.map_err(|ended| out_of_time(ended, request, opened, index, processed.is_empty()))?;
                 processed.push(Processed { version, client_id: mutation.client_id.clone(), mutation_id: mutation.id });
                 last_ids.insert(mutation.client_id.clone(), mutation.id);
                 status
@@ -235,11 +298,12 @@ impl Engine {
         };
         // Without anything new there is nothing to write, and the transaction is dropped.
         if !processed.is_empty() {
+            let late = |error: SqlError| out_of_time(error.into(), request, opened, last_new, processed.len() == 1);
             let mut statements = writer.flush();
             statements.extend(clients::processed(sql, &request.client_group_id, imports.now_ms, &processed));
             statements.push(clients::touch_group(sql, &request.client_group_id, &caller.user_id, imports.now_ms));
             statements.push(changes::set_version(sql, &self.options.region, reply.version));
-            transaction.execute_batch(statements)?;
+            transaction.execute_batch(statements).map_err(late)?;
             hooks.committing(&Committing {
                 version: reply.version,
                 rows_changed: reply.rows_changed,
@@ -249,9 +313,9 @@ impl Engine {
                 client_id: reply.client_id.as_deref(),
                 caller: Some(caller),
             });
-            transaction.commit()?;
+            transaction.commit().map_err(late)?;
         }
-        Ok(reply)
+        Ok((reply, all))
     }
 
     /// Where the log is, and the last mutation id of every client in the batch, none of which may be ahead or another group's.
@@ -327,6 +391,18 @@ impl Engine {
             Err(Stopped::TimedOut(error)) => Err(Ended::Blame(index, error)),
             Err(Stopped::Passing(failure)) => Err(failure.into()),
         }
+    }
+}
+
+/// A limit that was met when the time was over: behind others a mutation gets a transaction of its own, and one that takes all the
+/// time for itself fails for good, since its client would push it for ever.
+fn out_of_time(ended: Ended, request: &PushRequest, opened: Instant, index: usize, alone: bool) -> Ended {
+    match ended {
+        Ended::Refused(PushRefused::Failure(Failure::Limit(_))) if request.is_out_of_time(opened) => {
+            let message = format!("mutator {} took too long", request.mutations[index].name);
+            if alone { Ended::Blame(index, MutationError { name: "Error".into(), message }) } else { Ended::Late(index) }
+        }
+        other => other,
     }
 }
 

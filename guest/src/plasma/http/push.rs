@@ -46,6 +46,7 @@ fn shape(call: &Call<'_>, body: &Body, dialect: Dialect, second_try: bool) -> Re
         mutations_max: call.settings.push_mutations_max,
         over_limit: if rejects { OverLimit::Reject } else { OverLimit::ApplyPrefix },
         second_try,
+        transaction_ms: call.settings.mutator_timeout_ms,
     })
 }
 

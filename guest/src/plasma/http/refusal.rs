@@ -82,7 +82,7 @@ impl From<Failure> for Refusal {
     fn from(failure: Failure) -> Self {
         match failure {
             Failure::Aborted => Refusal::Aborted,
-            Failure::Unavailable(what) => Refusal::Unavailable(what),
+            Failure::Unavailable(_) | Failure::Limit(_) => Refusal::Unavailable(failure.to_string()),
             Failure::Unexpected(what) => Refusal::Internal(what),
         }
     }

@@ -120,6 +120,36 @@ fn too_many_mutations_are_applied_in_parts() {
 }
 
 #[test]
+fn a_push_that_takes_long_goes_on_in_transactions_of_its_own() {
+    let world = World::new();
+    let mut request = world.push_request("g1", &[inc(1), inc(2), inc(3)]);
+    request.transaction_ms = 0;
+    let begun = world.host.executor.begun.get();
+    let reply = world.send("alice", &request).unwrap();
+    assert_eq!((statuses(&reply), reply.new_mutations, reply.remaining), (vec!["applied"; 3], 3, 0));
+    assert_eq!((reply.rows_changed, reply.version, counter(&world)), (4, 3, 3));
+    assert_eq!(world.host.executor.begun.get() - begun, 3);
+    assert_eq!(statuses(&world.send("alice", &request).unwrap()), ["duplicate"; 3]);
+}
+
+#[test]
+fn a_mutation_that_takes_all_the_time_fails_and_blocks_nobody() {
+    let world = World::new();
+    let mut request = world.push_request("g1", &[inc(1), inc(2)]);
+    request.transaction_ms = 0;
+    // Within the first mutation: its transaction begins with three statements that read.
+    world.host.fail(Fault::Statement(4), SqlError::Limit("time of an open transaction".into()));
+    let reply = world.send("alice", &request).unwrap();
+    assert_eq!((statuses(&reply), counter(&world)), (vec!["error", "applied"], 1));
+    let MutationStatus::Error(error) = &reply.results[0].status else { panic!("{reply:?}") };
+    assert_eq!(error.message, "mutator inc took too long");
+    // A limit that was not met by time is nobody's fault.
+    world.host.fail(Fault::Statement(4), SqlError::Limit("disk".into()));
+    let refused = world.try_push("alice", "g1", &[inc(3)]).unwrap_err();
+    assert_eq!(refused, PushRefused::Failure(Failure::Limit("disk".into())));
+}
+
+#[test]
 fn a_database_that_fails_acknowledges_nothing() {
     let world = World::new();
     world.push("alice", "g1", &[inc(1)]);

@@ -154,6 +154,7 @@ impl World {
             mutations_max: self.mutations_max,
             over_limit: OverLimit::ApplyPrefix,
             second_try: false,
+            transaction_ms: 1000,
         }
     }
 
