@@ -63,7 +63,8 @@ impl Pusher {
     fn mutation(&self, id: u64) -> (&'static str, String) {
         match self.mutations {
             Mutations::Create => ("createTodo", format!(r#"{{"id":"{}-{id}","title":"{TITLE}"}}"#, self.client)),
-            Mutations::Change(rows) => ("setTitle", format!(r#"{{"id":"row-{}","title":"{TITLE} {id}"}}"#, id % rows)),
+            // A title that was there already would change nothing.
+            Mutations::Change(rows) => ("setTitle", format!(r#"{{"id":"row-{}","title":"{TITLE} {} {id}"}}"#, id % rows, self.client)),
         }
     }
 
