@@ -32,7 +32,8 @@ pub async fn serve(changes: Value) -> TestServer {
 /// All that a user sees.
 pub async fn rows(user: User) -> Replica {
     let mut replica = Replica::new();
-    let page = user.pull("reader", &Value::Null).await;
+    // A client group belongs to one user.
+    let page = user.pull(&format!("reader with {}", user.token), &Value::Null).await;
     replica.apply(&page).unwrap_or_else(|broken| panic!("{broken}"));
     replica
 }
