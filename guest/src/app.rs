@@ -112,6 +112,11 @@ impl Description {
         self.functions.contains(&function)
     }
 
+    /// Whether it carries out a named change.
+    pub fn has_mutator(&self, name: &str) -> bool {
+        self.has(Function::Mutate) && self.mutators.as_ref().is_none_or(|known| known.contains(name))
+    }
+
     /// Whether it answers a name by `call`.
     pub fn has_call(&self, name: &str) -> bool {
         self.has(Function::Call) && self.calls.contains(name)
@@ -133,6 +138,15 @@ impl Description {
         } else {
             format!("{setting}: needs the function `{name}`, which the app component does not name in its description")
         })
+    }
+
+    /// An error that names the setting and the event where the app does not hear what a setting asks it to hear.
+    pub fn require_event(&self, setting: &str, event: &str) -> Result<(), String> {
+        self.require(setting, Function::Event)?;
+        match self.has_event(event) {
+            true => Ok(()),
+            false => Err(format!("{setting}: needs the event `{event}`, which the app component does not name in its description")),
+        }
     }
 }
 
@@ -167,6 +181,17 @@ mod tests {
             description.require("access", Function::Authorize),
             Err("access: needs an app component with the function `authorize`: give the mount an `app`".into())
         );
+    }
+
+    #[test]
+    fn names_of_mutators_and_events_are_those_that_the_app_names() {
+        let of = |text: &str| serde_json::from_str::<Description>(text).unwrap();
+        assert!(of(r#"{"functions": ["mutate"]}"#).has_mutator("any"));
+        let some = of(r#"{"functions": ["mutate", "event"], "mutators": ["a"], "events": ["on-pushed"]}"#);
+        assert!(some.has_mutator("a") && !some.has_mutator("b") && !of(r#"{"mutators": ["a"]}"#).has_mutator("a"));
+        assert_eq!(some.require_event("onPushed.app", "on-pushed"), Ok(()));
+        let problem = some.require_event("onError.app", "on-error").unwrap_err();
+        assert_eq!(problem, "onError.app: needs the event `on-error`, which the app component does not name in its description");
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod bindings {
         inline: "
             package syncline:services;
             world component {
+                export syncline:app/plasma@0.1.0;
                 export syncline:app/secsync@0.1.0;
             }
         ",
@@ -18,6 +19,7 @@ mod bindings {
     });
 }
 
+mod plasma;
 mod secsync;
 
 use syncline_guest::host;

@@ -12,6 +12,7 @@ use super::mutators::Mutators;
 use super::pull::PullStatements;
 use super::schema::Schema;
 use super::write::StatementCache;
+use crate::app::Description;
 use crate::imports::{Imports, Transaction};
 use crate::sql::Sql;
 
@@ -53,8 +54,6 @@ pub struct EngineOptions {
     pub before_images: bool,
     /// `clientGroupTtlMs`.
     pub client_group_ttl_ms: u64,
-    /// Whether the app judges writes, too (`authorize`).
-    pub app_authorizes: bool,
 }
 
 impl Default for EngineOptions {
@@ -70,7 +69,6 @@ impl Default for EngineOptions {
             require_uploaded: false,
             before_images: true,
             client_group_ttl_ms: 30 * 24 * 3600 * 1000,
-            app_authorizes: false,
         }
     }
 }
@@ -135,13 +133,14 @@ pub struct Engine {
     pub(super) cache: StatementCache,
     pub(super) pulls: PullStatements,
     sql: OnceCell<Sql>,
+    app: OnceCell<Description>,
 }
 
 impl Engine {
     /// From checked settings.
     pub fn new(schema: Rc<Schema>, mutators: Mutators, options: EngineOptions) -> Self {
         let pulls = PullStatements::new(&schema);
-        Self { schema, mutators, options, cache: StatementCache::default(), pulls, sql: OnceCell::new() }
+        Self { schema, mutators, options, cache: StatementCache::default(), pulls, sql: OnceCell::new(), app: OnceCell::new() }
     }
 
     /// The schema of the settings.
@@ -156,6 +155,15 @@ impl Engine {
         }
         let asked = Sql::of(imports.executor, DATABASE)?;
         Ok(self.sql.get_or_init(|| asked))
+    }
+
+    /// What the app has; asked for once.
+    pub fn app(&self, imports: Imports<'_>) -> Result<&Description, Failure> {
+        if let Some(known) = self.app.get() {
+            return Ok(known);
+        }
+        let asked = Description::of(imports.app).map_err(|error| Failure::Unavailable(error.to_string()))?;
+        Ok(self.app.get_or_init(|| asked))
     }
 
     /// Becomes the writer of the database.

@@ -123,9 +123,7 @@ impl Call<'_> {
             if let Some(url) = &rules.webhook {
                 self.post(url, &entry);
             }
-            if rules.app {
-                self.tell_app(Hook::Error, &entry, None);
-            }
+            self.tell_app(Hook::Error, &entry, None);
         }
     }
 

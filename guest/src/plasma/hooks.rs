@@ -5,6 +5,7 @@ use serde_json::{Value as Json, json};
 use super::Call;
 use super::engine::{Caller, Committing, Hooks};
 use super::errors::Report;
+use super::migration::MigrationResult;
 use super::push::PushReply;
 use super::realtime::topics;
 use crate::imports::{self, Identity, OutboundPost};
@@ -77,7 +78,7 @@ impl Call<'_> {
 
     /// Tells the app of a push that changed rows. A failure is reported and nothing else.
     pub fn pushed(&self, caller: &Caller, client_group_id: &str, reply: &PushReply) {
-        if !self.settings.on_pushed.app || reply.rows_changed == 0 {
+        if reply.rows_changed == 0 {
             return;
         }
         let client_id = reply.client_id.clone().unwrap_or_default();
@@ -85,8 +86,28 @@ impl Call<'_> {
         self.tell_app(Hook::Pushed, &told, Some(caller));
     }
 
-    /// Tells the app something, now or (`waitUntil: "background"`) in a job of its own.
+    /// Tells the app of a migration.
+    pub fn migrated(&self, result: &MigrationResult) {
+        let told = json!({"diff": result.diff, "events": result.events});
+        self.tell_app(Hook::Migration, &told, None);
+    }
+
+    /// Whether the app names an event in its description, and the settings do not forbid to tell it.
+    fn hears(&self, hook: Hook) -> bool {
+        let wanted = match hook {
+            Hook::Pushed => self.settings.on_pushed.app,
+            Hook::Error => self.settings.on_error.app,
+            Hook::Metric => self.settings.on_metric.app,
+            Hook::Migration => None,
+        };
+        wanted != Some(false) && self.engine.app(self.imports).is_ok_and(|app| app.has_event(hook.name()))
+    }
+
+    /// Tells the app something that it hears, now or (`waitUntil: "background"`) in a job of its own.
     pub fn tell_app(&self, hook: Hook, data: &Json, caller: Option<&Caller>) {
+        if !self.hears(hook) {
+            return;
+        }
         if self.settings.hooks_in_background {
             let number = self.hook_jobs.get();
             self.hook_jobs.set(number + 1);

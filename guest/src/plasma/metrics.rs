@@ -81,9 +81,7 @@ impl Call<'_> {
                 event["bytes"] = (*bytes).into();
             }
         }
-        if self.settings.on_metric.app {
-            self.tell_app(Hook::Metric, &event, None);
-        }
+        self.tell_app(Hook::Metric, &event, None);
     }
 
     fn measure_push(&self, reply: &PushReply, event: &mut Json) {

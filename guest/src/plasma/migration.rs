@@ -79,11 +79,12 @@ impl Engine {
     /// Creates or migrates what the mount keeps, and seeds it once. The error stops the start.
     ///
     /// All of it is one transaction, so a crash leaves nothing half done.
-    pub fn start(&self, imports: Imports<'_>) -> Result<(), String> {
+    /// Gives what was migrated, if anything.
+    pub fn start(&self, imports: Imports<'_>) -> Result<Option<MigrationResult>, String> {
         self.try_start(imports).map_err(|refused| refused.to_string())
     }
 
-    fn try_start(&self, imports: Imports<'_>) -> Result<(), MigrationRefused> {
+    fn try_start(&self, imports: Imports<'_>) -> Result<Option<MigrationResult>, MigrationRefused> {
         let sql = self.sql(imports)?;
         let transaction = self.begin(imports)?;
         let tables: &dyn Transaction = transaction.as_ref();
@@ -94,6 +95,7 @@ impl Engine {
         execute_all(tables, vec![sql.statement(region, [self.options.region.as_str().into()])])?;
 
         let to: &Schema = &self.schema;
+        let mut migrated = None;
         match stored_schema(sql, tables)? {
             None => self.create(imports, sql, tables)?,
             Some(from) if from.source() == to.source() || self.options.migrations == MigrationMode::Off => {
@@ -108,11 +110,12 @@ impl Engine {
                 let result = self.migrate_in(imports, sql, tables, (&from, to), false, self.options.allow_destructive)?;
                 let fields = serde_json::to_string(&result).map_err(|error| Failure::Unexpected(error.to_string()))?;
                 imports.effects.log(Level::Info, "plasma: the schema was migrated", &fields);
+                migrated = Some(result);
             }
         }
         self.note_start(sql, tables)?;
         transaction.commit().map_err(Failure::from)?;
-        Ok(())
+        Ok(migrated)
     }
 
     /// The first start: tables, rows that were there before them, seed.

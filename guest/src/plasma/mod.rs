@@ -28,6 +28,7 @@ pub mod query;
 pub mod realtime;
 pub mod schema;
 pub mod server_db;
+pub mod service;
 pub mod settings;
 pub mod stats;
 mod store;
@@ -42,10 +43,12 @@ mod tests;
 use std::cell::Cell;
 use std::rc::Rc;
 
+use crate::app::Function;
 use crate::auth::Auth;
 use crate::imports::{ConnectionId, Dialect, Imports, Publication, RequestHead};
 use crate::registry::{Admission, Connection, Deliveries, Group, Input, Mount, Outcome, Plan, Protocol, Request, Response, UpgradeResult};
 use engine::{DATABASE, Engine, EngineOptions, MigrationMode};
+use hooks::Hook;
 use settings::{MigrationsMode, Settings};
 
 /// The protocol.
@@ -61,11 +64,7 @@ impl Protocol for Plasma {
     }
 
     fn configure(&self, mount: &str, settings: &str, documents: Vec<(String, Vec<u8>)>) -> Result<Rc<dyn Mount>, String> {
-        let mut settings = Settings::parse(settings).map_err(|problems| problems.join("; "))?;
-        settings.auth.take_documents(&documents);
-        let mutators = std::mem::take(&mut settings.mutators);
-        let engine = Engine::new(settings.schema.clone(), mutators, engine_options(mount, &settings));
-        Ok(Rc::new(PlasmaMount { name: mount.to_owned(), settings, engine }))
+        Ok(Rc::new(PlasmaMount::new(mount, settings, &documents)?))
     }
 }
 
@@ -86,7 +85,6 @@ fn engine_options(mount: &str, settings: &Settings) -> EngineOptions {
         require_uploaded: settings.blobs.as_ref().is_some_and(|blobs| blobs.require_uploaded),
         before_images: settings.change_log.before_images,
         client_group_ttl_ms: settings.client_group_ttl_ms,
-        app_authorizes: false,
     }
 }
 
@@ -94,6 +92,8 @@ fn engine_options(mount: &str, settings: &Settings) -> EngineOptions {
 struct PlasmaMount {
     name: String,
     settings: Settings,
+    /// As they were given, for the services of an app.
+    source: String,
     engine: Engine,
 }
 
@@ -114,7 +114,19 @@ pub struct Call<'a> {
 }
 
 impl PlasmaMount {
+    fn new(name: &str, source: &str, documents: &[(String, Vec<u8>)]) -> Result<Self, String> {
+        let mut settings = Settings::parse(source).map_err(|problems| problems.join("; "))?;
+        settings.auth.take_documents(documents);
+        let mutators = std::mem::take(&mut settings.mutators);
+        let engine = Engine::new(settings.schema.clone(), mutators, engine_options(name, &settings));
+        Ok(Self { name: name.to_owned(), settings, source: source.to_owned(), engine })
+    }
+
     fn call<'a>(&'a self, imports: Imports<'a>, connection: ConnectionId) -> Call<'a> {
+        // An app that fell over this question is asked it again where the answer matters.
+        if self.engine.app(imports).is_ok_and(|app| !app.is_empty()) {
+            service::note_mount(imports, &self.name, &self.source);
+        }
         Call { mount: &self.name, settings: &self.settings, engine: &self.engine, imports, connection, hook_jobs: Cell::new(0) }
     }
 
@@ -133,25 +145,22 @@ impl PlasmaMount {
 }
 
 impl PlasmaMount {
-    /// Where the settings count on an app there must be one.
+    /// Where the settings count on an app it must have what they ask for.
     fn check_app(&self, imports: Imports<'_>) -> Result<(), String> {
         let Settings { auth, on_pushed, on_error, on_metric, .. } = &self.settings;
-        let asked = [
-            ("auth.mode", matches!(auth, Auth::App)),
-            ("onPushed.app", on_pushed.app),
-            ("onError.app", on_error.app),
-            ("onMetric.app", on_metric.app),
+        let app = self.engine.app(imports).map_err(|failure| failure.to_string())?;
+        let hooks = [
+            ("onPushed.app", on_pushed.app, Hook::Pushed),
+            ("onError.app", on_error.app, Hook::Error),
+            ("onMetric.app", on_metric.app, Hook::Metric),
         ];
-        let asked: Vec<_> = asked.into_iter().filter(|(_, asked)| *asked).map(|(key, _)| key).collect();
-        let is_there = || {
-            let described = serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(&imports.app.describe());
-            described.is_ok_and(|described| !described.is_empty())
-        };
-        if asked.is_empty() || is_there() {
-            Ok(())
-        } else {
-            Err(format!("{}: needs an app component; the mount has none", asked.join(", ")))
+        let needed = hooks.into_iter().filter(|(_, wanted, _)| *wanted == Some(true));
+        let mut checks: Vec<_> = needed.map(|(key, _, hook)| app.require_event(key, hook.name())).collect();
+        if matches!(auth, Auth::App) {
+            checks.insert(0, app.require("auth.mode", Function::Authenticate));
         }
+        let problems: Vec<_> = checks.into_iter().filter_map(Result::err).collect();
+        if problems.is_empty() { Ok(()) } else { Err(problems.join("; ")) }
     }
 }
 
@@ -159,8 +168,12 @@ impl Mount for PlasmaMount {
     fn start(&self, imports: Imports<'_>, _cursor: Option<Vec<u8>>) -> Result<Option<Vec<u8>>, String> {
         self.check_dialect(imports)?;
         self.check_app(imports)?;
-        self.engine.start(imports)?;
-        jobs::start(&self.call(imports, 0));
+        let migrated = self.engine.start(imports)?;
+        let call = self.call(imports, 0);
+        if let Some(result) = migrated {
+            call.migrated(&result);
+        }
+        jobs::start(&call);
         Ok(None)
     }
 

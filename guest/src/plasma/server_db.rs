@@ -2,16 +2,17 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::{Map, Value as Json};
+use serde_json::{Map, Value as Json, json};
 
-use super::engine::{Committing, Engine, Hooks};
+use super::engine::{Committing, DATABASE, Engine, Hooks};
 use super::failure::Failure;
-use super::language::{Bindings, evaluate};
+use super::language::{Bindings, Sources, compile_query, parse_query};
 use super::mutators::OpenMutation;
-use super::schema::normalize_key;
+use super::schema::{Column, normalize_key};
 use super::store::changes;
 use super::write::{Row, Writer};
-use crate::imports::Imports;
+use crate::imports::{Imports, SqlError};
+use crate::sql;
 
 /// On whose behalf rows are written.
 #[derive(Clone, Debug, PartialEq)]
@@ -188,23 +189,48 @@ impl Engine {
         Ok(Written { version, changed })
     }
 
-    /// The complete row of a key, if it is there and the policy shows it; inside a mutator of the app with what that wrote.
-    pub fn get(&self, imports: Imports<'_>, policy: &Policy, table: &str, key: &[Json]) -> Result<Option<Row>, WriteRefused> {
+    /// Rows of a query (an AST), as far as the policy shows them; inside a mutator of the app with what that wrote.
+    pub fn select(
+        &self,
+        imports: Imports<'_>,
+        policy: &Policy,
+        query: &Json,
+        parameters: Option<&Map<String, Json>>,
+    ) -> Result<Vec<Row>, WriteRefused> {
+        let query = parse_query(&self.schema, query).map_err(|invalid| WriteRefused::Invalid(invalid.to_string()))?;
         let sql = self.sql(imports)?;
-        let transaction = self.begin(imports)?;
-        let open = OpenMutation::read(sql, transaction.as_ref())?;
-        let context = match (policy, &open) {
-            (Policy::Bypass, _) => None,
-            (Policy::Enforce(_), Some(open)) => Some(&open.context),
-            (Policy::Enforce(context), None) => Some(context),
-        };
-        let writer = Writer::new(self, sql, imports, transaction.as_ref(), context);
-        let table = writer.table(table)?;
-        let Some(row) = writer.row(table, &normalize_key(table, key)?)? else { return Ok(None) };
-        let visible = match context {
-            Some(context) => evaluate(&table.auth.read, &row, &Bindings::of_context(context), &writer)?,
-            None => true,
-        };
-        Ok(Some(row).filter(|_| visible))
+        let read_auth = *policy != Policy::Bypass;
+        let compiled = compile_query(&self.schema, &query, sql.dialect(), &Sources::of_prefix(sql.prefix()), read_auth);
+        let found = sql::read(imports.executor, DATABASE, |view| {
+            let open = if read_auth { OpenMutation::read(sql, view)?.map(|open| open.context) } else { None };
+            let context = match (policy, open) {
+                (_, Some(context)) => context,
+                (Policy::Enforce(context), None) => context.clone(),
+                (Policy::Bypass, None) => Map::new(),
+            };
+            let statement = compiled.statement(&Bindings { parameters, ..Bindings::of_context(&context) })?;
+            view.query(statement, None).map_err(WriteRefused::from)
+        })?;
+        if found.truncated {
+            return Err(WriteRefused::Invalid("more rows than one answer holds: give the query a limit".into()));
+        }
+        Ok(compiled.rows(&found))
+    }
+
+    /// The complete row of a key, if it is there and the policy shows it.
+    pub fn get(&self, imports: Imports<'_>, policy: &Policy, table: &str, key: &[Json]) -> Result<Option<Row>, WriteRefused> {
+        let unknown = || WriteRefused::Invalid(format!("unknown table {table}"));
+        let table = self.schema.table(table).ok_or_else(unknown)?;
+        let key = normalize_key(table, key)?;
+        let equals = |(column, value): (&Column, &Json)| json!({"op": "=", "left": {"col": column.name}, "right": {"val": value}});
+        let all: Vec<Json> = table.key_columns().zip(&key).map(equals).collect();
+        let found = self.select(imports, policy, &json!({"from": table.name, "where": {"and": all}}), None)?;
+        Ok(found.into_iter().next())
+    }
+}
+
+impl From<SqlError> for WriteRefused {
+    fn from(error: SqlError) -> Self {
+        Failure::from(error).into()
     }
 }

@@ -404,7 +404,7 @@ impl<'a> Writer<'a> {
                 return Err(WriteRefused::Authorization { table: table.name.clone(), action });
             }
         }
-        if self.engine.options.app_authorizes && !self.engine.app_allows(self.imports, context, table, action, (old, new)) {
+        if !self.engine.app_allows(self.imports, context, table, action, (old, new))? {
             return Err(WriteRefused::Authorization { table: table.name.clone(), action });
         }
         Ok(())

@@ -37,8 +37,11 @@ const RUST: &[(&str, &str)] = &[
 ];
 
 /// The interfaces of an app, as this version has them.
-const WIT: &[(&str, &str)] =
-    &[("app.wit", include_str!("../../../wit/deps/app/app.wit")), ("secsync.wit", include_str!("../../../wit/deps/app/secsync.wit"))];
+const WIT: &[(&str, &str)] = &[
+    ("app.wit", include_str!("../../../wit/deps/app/app.wit")),
+    ("plasma.wit", include_str!("../../../wit/deps/app/plasma.wit")),
+    ("secsync.wit", include_str!("../../../wit/deps/app/secsync.wit")),
+];
 
 /// Makes the folder.
 pub fn run(arguments: &NewAppArguments) -> anyhow::Result<()> {

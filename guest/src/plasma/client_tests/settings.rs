@@ -183,7 +183,8 @@ fn what_needs_an_app_stops_the_start_without_one() {
         let mount = Plasma.configure("m", &fixture(changes).to_string(), Vec::new()).unwrap();
         mount.start(crate::test_host::HostInMemory::default().imports(), None).unwrap_err()
     };
-    assert_eq!(refusal(json!({"auth": {"mode": "app"}})), "auth.mode: needs an app component; the mount has none");
+    let needs = |function: &str| format!("needs an app component with the function `{function}`: give the mount an `app`");
+    assert_eq!(refusal(json!({"auth": {"mode": "app"}})), format!("auth.mode: {}", needs("authenticate")));
     let hooks = json!({"onPushed": {"app": true}, "onMetric": {"app": true}});
-    assert_eq!(refusal(hooks), "onPushed.app, onMetric.app: needs an app component; the mount has none");
+    assert_eq!(refusal(hooks), format!("onPushed.app: {0}; onMetric.app: {0}", needs("event")));
 }

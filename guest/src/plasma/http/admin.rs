@@ -122,9 +122,7 @@ fn migrate(call: &Call<'_>, body: &Body) -> Answer {
     let result = serde_json::to_value(&done).map_err(|error| Refusal::Internal(error.to_string()))?;
     if !dry_run {
         topics::publish_pokes(call, call.engine.version(call.imports)?);
-        if call.settings.on_pushed.app {
-            call.tell_app(Hook::Migration, &result, None);
-        }
+        call.migrated(&done);
     }
     json(&result)
 }

@@ -8,12 +8,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json, json};
 
 use super::{Asker, Stopped, unknown};
+use crate::app::Function;
 use crate::imports::{AppFailure, Caller, Identity, Imports, Query, Transaction};
 use crate::plasma::engine::Engine;
 use crate::plasma::failure::Failure;
 use crate::plasma::push::{Mutation, MutationError};
 use crate::plasma::schema::Table;
 use crate::plasma::server_db::Action;
+use crate::plasma::service::{self, Work};
 use crate::plasma::store::meta;
 use crate::plasma::write::{Row, Writer};
 use crate::sql::Sql;
@@ -51,6 +53,9 @@ impl OpenMutation {
 impl Engine {
     /// Runs a mutator of the app.
     pub(super) fn run_app_mutator(&self, writer: &mut Writer<'_>, asker: Asker<'_>, mutation: &Mutation) -> Result<(), Stopped> {
+        if !self.app(writer.imports)?.has_mutator(&mutation.name) {
+            return Err(unknown(&mutation.name));
+        }
         let (transaction, sql) = (writer.transaction, writer.sql);
         let earlier = writer.flush();
         if !earlier.is_empty() {
@@ -61,7 +66,9 @@ impl Engine {
         let open = OpenMutation { version, sequence, changed: 0, tables: Vec::new(), context: asker.context.clone() };
         open.write(sql, transaction)?;
         let caller = self.app_caller(asker.user_id, asker.context, Some((asker.client_group_id, mutation)));
-        match writer.imports.app.mutate(&caller, &mutation.name, &mutation.arguments.to_string()) {
+        let arguments = mutation.arguments.to_string();
+        let app = writer.imports.app;
+        match service::working(writer.imports, Work::Mutation, || app.mutate(&caller, &mutation.name, &arguments)) {
             Ok(_) => {
                 let done = OpenMutation::read(sql, transaction)?;
                 let done = done.ok_or_else(|| Failure::Unexpected("the app's mutation was closed by somebody else".into()))?;
@@ -73,7 +80,7 @@ impl Engine {
         }
     }
 
-    /// Whether the app, too, allows a write.
+    /// Whether the app, too, allows a write, where it says that it judges them. What it writes itself it is not asked about.
     pub(in crate::plasma) fn app_allows(
         &self,
         imports: Imports<'_>,
@@ -81,11 +88,15 @@ impl Engine {
         table: &Table,
         action: Action,
         (old, new): (Option<&Row>, Option<&Row>),
-    ) -> bool {
+    ) -> Result<bool, Failure> {
+        if !self.app(imports)?.has(Function::Authorize) {
+            return Ok(true);
+        }
         let user_id = context.get("userId").and_then(Json::as_str).unwrap_or_default();
         let object = json!({"table": table.name, "before": old, "after": new}).to_string();
-        let answers = imports.app.authorize(&self.app_caller(user_id, context, None), action.name(), &[object]);
-        answers.first().copied().unwrap_or(false)
+        let caller = self.app_caller(user_id, context, None);
+        let answers = service::working(imports, Work::Judgement, || imports.app.authorize(&caller, action.name(), &[object]));
+        Ok(answers.first().copied().unwrap_or(false))
     }
 
     fn app_caller(&self, user_id: &str, context: &Map<String, Json>, of: Option<(&str, &Mutation)>) -> Caller {

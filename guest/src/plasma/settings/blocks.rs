@@ -19,8 +19,8 @@ pub struct OnPushed {
     pub topic: String,
     /// Told by POST.
     pub webhook: Option<String>,
-    /// Whether the app is told.
-    pub app: bool,
+    /// Whether the app is told; none: if it says that it hears of it.
+    pub app: Option<bool>,
 }
 
 /// Where errors go.
@@ -32,8 +32,8 @@ pub struct OnError {
     pub ring: u64,
     /// Told by POST.
     pub webhook: Option<String>,
-    /// Whether the app is told.
-    pub app: bool,
+    /// Whether the app is told; none: if it says that it hears of it.
+    pub app: Option<bool>,
 }
 
 /// Where metrics go.
@@ -41,8 +41,8 @@ pub struct OnError {
 pub struct OnMetric {
     /// Whether they are counted.
     pub prometheus: bool,
-    /// Whether the app is told.
-    pub app: bool,
+    /// Whether the app is told; none: if it says that it hears of it.
+    pub app: Option<bool>,
 }
 
 /// Realtime.
@@ -155,7 +155,7 @@ impl OnPushed {
             poke: optional(&mut block, "poke").unwrap_or(true),
             topic: optional(&mut block, "topic").unwrap_or_else(|| "plasma/v".into()),
             webhook: webhook(&mut block),
-            app: optional(&mut block, "app").unwrap_or(false),
+            app: optional(&mut block, "app"),
         };
         keys.end_block(block);
         read
@@ -169,7 +169,7 @@ impl OnError {
             log: optional(&mut block, "log").unwrap_or(true),
             ring: optional(&mut block, "ring").unwrap_or(1000),
             webhook: webhook(&mut block),
-            app: optional(&mut block, "app").unwrap_or(false),
+            app: optional(&mut block, "app"),
         };
         if read.ring > 10_000 {
             block.problem("ring", "must be at most 10000");
@@ -182,8 +182,7 @@ impl OnError {
 impl OnMetric {
     pub(super) fn read(keys: &mut Keys) -> Self {
         let mut block = keys.block("onMetric");
-        let read =
-            Self { prometheus: optional(&mut block, "prometheus").unwrap_or(true), app: optional(&mut block, "app").unwrap_or(false) };
+        let read = Self { prometheus: optional(&mut block, "prometheus").unwrap_or(true), app: optional(&mut block, "app") };
         keys.end_block(block);
         read
     }

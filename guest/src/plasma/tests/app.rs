@@ -19,6 +19,7 @@ struct TestApp<'a> {
     world: &'a World,
     services: Engine,
     callers: RefCell<Vec<AppCaller>>,
+    judges: Cell<bool>,
     allows: Cell<bool>,
 }
 
@@ -30,7 +31,7 @@ fn engine(options: EngineOptions, app: bool) -> Engine {
 
 fn app(world: &World) -> TestApp<'_> {
     let services = engine(EngineOptions::default(), false);
-    TestApp { world, services, callers: RefCell::default(), allows: Cell::new(true) }
+    TestApp { world, services, callers: RefCell::default(), judges: Cell::new(false), allows: Cell::new(true) }
 }
 
 impl TestApp<'_> {
@@ -95,7 +96,8 @@ impl App for TestApp<'_> {
         vec![self.allows.get()]
     }
     fn describe(&self) -> String {
-        NoApp.describe()
+        let functions = if self.judges.get() { json!(["mutate", "authorize"]) } else { json!(["mutate"]) };
+        json!({ "functions": functions }).to_string()
     }
     fn authenticate(&self, mount: &str, credentials: &str, request: &str) -> Result<Identity, AppFailure> {
         NoApp.authenticate(mount, credentials, request)
@@ -183,7 +185,8 @@ fn an_app_writes_in_the_name_of_its_caller() {
 fn an_app_may_judge_writes_too() {
     let world = World::new();
     let app = app(&world);
-    let engine = engine(EngineOptions { app_authorizes: true, ..EngineOptions::default() }, true);
+    app.judges.set(true);
+    let engine = engine(EngineOptions::default(), true);
     let many = |id: u64| ("c1", id, "many", json!({"items": [{"id": format!("k{id}"), "n": 1}]}));
     assert_eq!(app.send(&engine, false, &[many(1)]).unwrap().results[0].status, MutationStatus::Applied);
     app.allows.set(false);

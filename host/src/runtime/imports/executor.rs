@@ -228,8 +228,13 @@ impl HostTransaction for State {
     async fn drop(&mut self, transaction: Resource<OpenTransaction>) -> wasmtime::Result<()> {
         match self.table().delete(transaction)? {
             OpenTransaction::Nested { savepoint } => {
+                // Released, too: what is still there counts as left open by whoever began it.
+                let undone = match self.undo_since(savepoint).await {
+                    Ok(()) => self.keep_since(savepoint).await,
+                    failed => failed,
+                };
                 // Where even that fails the transaction is beyond use, and its commit says so.
-                if let Err(error) = self.undo_since(savepoint).await {
+                if let Err(error) = undone {
                     tracing::debug!(?error, "a nested transaction could not be undone");
                 }
             }

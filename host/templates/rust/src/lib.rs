@@ -7,6 +7,7 @@ wit_bindgen::generate!({
     inline: "
         package local:component;
         world component {
+            import syncline:app/plasma@0.1.0;
             import syncline:app/secsync@0.1.0;
             export syncline:app/app@0.1.0;
         }
@@ -16,6 +17,7 @@ wit_bindgen::generate!({
 });
 
 use exports::syncline::app::app::{Caller, Failure, Guest, Identity, Reply, RouteRequest, RouteResponse, Verdict};
+use syncline::app::plasma::{self, Error};
 use syncline::app::secsync;
 
 struct App;
@@ -23,6 +25,15 @@ struct App;
 /// Why something is refused; what is not described is never called.
 fn refusal(code: &str, message: &str) -> Failure {
     Failure { code: code.into(), message: message.into(), retriable: false }
+}
+
+/// A write that was not done, as a mutation's error.
+fn failed(error: Error) -> Failure {
+    match error {
+        Error::Authorization(denial) => refusal("PlasmaAuthorizationError", &format!("{} on {}", denial.action, denial.table)),
+        Error::Invalid(why) => refusal("", &why),
+        Error::Unavailable(why) => Failure { code: String::new(), message: why, retriable: true },
+    }
 }
 
 impl Guest for App {
@@ -41,6 +52,8 @@ impl Guest for App {
     fn mutate(_caller: Caller, name: String, arguments: String) -> Result<String, Failure> {
         match name.as_str() {
             "echo" => Ok(arguments),
+            // In a plasma mount with a table `todos`: a new row, for which the rules of the table hold.
+            "create-todo" => plasma::insert("todos", &arguments).map(|()| "null".into()).map_err(failed),
             _ => Err(refusal("unknown-mutator", &name)),
         }
     }

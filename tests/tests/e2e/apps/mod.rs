@@ -5,6 +5,8 @@ mod falls;
 mod frozen;
 mod hooks;
 mod new_app;
+mod plasma;
+mod plasma_hooks;
 
 use std::path::Path;
 
