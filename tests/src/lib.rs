@@ -10,6 +10,7 @@ pub mod process;
 pub mod secsync;
 pub mod server;
 pub mod socket;
+pub mod stream;
 pub mod tls;
 
 use std::time::{Duration, Instant};

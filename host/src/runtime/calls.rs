@@ -92,10 +92,7 @@ impl MountCore {
             };
             let id = self.gate.lock().open(invocation.lane());
             let begun = Instant::now();
-            let (answer, call) = lease
-                .instance
-                .invoke(Call::new(id, invocation.has_several_inputs(), invocation.has_quota()), deadline, invocation, failure)
-                .await;
+            let (answer, call) = lease.instance.invoke(Call::new(id, invocation), deadline, invocation, failure).await;
             match (answer, call) {
                 (Ok(answer), Some(call)) => {
                     self.pool.give_back(lease, &self.revision());

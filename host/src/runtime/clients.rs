@@ -8,14 +8,16 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::bindings::guest::exports::syncline::sync::mounts::UpgradeAnswer;
-use super::bindings::guest::exports::syncline::sync::{http, socket};
+use super::bindings::guest::exports::syncline::sync::{http, live, socket};
 use super::bindings::guest::syncline::host::types::{Header, RequestHead};
 use super::budget::{Budget, IMPATIENCE, TIGHT_PATIENCE};
 use super::calls::CallFailed;
 use super::connection::{Connection, split};
 use super::effect::Effect;
+use super::gate::CallId;
 use super::instance::{Answer, Invocation};
 use super::mount::MountCore;
+use super::queue::FIRST_CALL;
 
 /// How often it is looked at who holds most, while too much waits.
 const BUDGET_PAUSE: Duration = Duration::from_millis(100);
@@ -42,13 +44,11 @@ impl MountCore {
         if self.stopping.load(Ordering::Relaxed) {
             return Upgraded::Host(upgrades.failed.clone());
         }
-        let limit = upgrades.max_connections.and_then(|limit| usize::try_from(limit).ok());
-        if limit.is_some_and(|limit| self.connections.read().len() >= limit) {
+        let connection = self.request_connection(self.new_id());
+        if self.is_over_full() {
+            self.forget(connection.id);
             return Upgraded::Host(upgrades.full.clone());
         }
-        let connection = Connection::new(self.new_id(), self);
-        self.connections.write().insert(connection.id, connection.clone());
-        let call = connection.start_upgrade();
         let invocation = Invocation::Upgrade { connection: connection.id, head };
         let answered = self.run(&invocation, Duration::from_millis(upgrades.deadline_ms)).await;
         let completed = match answered {
@@ -61,16 +61,8 @@ impl MountCore {
         };
         match completed.answer {
             Answer::Upgrade(socket::UpgradeResult::Accept(accept)) => {
-                let mut start = accept.start;
-                let closing = start.close.is_some();
-                connection.end_upgrade(start.attachment.take());
-                let (released, after) = split(start, &self.budget);
-                let (permit, permitted) = oneshot::channel();
-                let mut bundles = completed.bundles;
-                let outcome = Effect::Outcome { connection: connection.clone(), call, released, after };
-                bundles.push(vec![outcome, Effect::Permit(permit)]);
-                self.finish(completed.call, bundles);
-                if permitted.await.is_err() {
+                let closing = accept.start.close.is_some();
+                if self.begin_connection(&connection, completed.call, completed.bundles, accept.start).await.is_err() {
                     self.forget(connection.id);
                     return Upgraded::Host(upgrades.failed.clone());
                 }
@@ -85,30 +77,27 @@ impl MountCore {
         }
     }
 
-    /// Decides from a request's head.
-    pub(crate) async fn admit(self: &Arc<Self>, connection: u64, head: Arc<RequestHead>) -> Result<http::Admission, CallFailed> {
-        let completed = self.run(&Invocation::Admit { connection, head }, self.call_deadline()).await?;
-        self.finish_and_wait(completed.call, completed.bundles).await?;
-        match completed.answer {
-            Answer::Admission(admission) => Ok(admission),
-            _ => Err(CallFailed::Trapped),
-        }
+    /// Whether there are more connections than there may be.
+    pub(super) fn is_over_full(&self) -> bool {
+        let limit = self.plan().upgrades.max_connections.and_then(|limit| usize::try_from(limit).ok());
+        limit.is_some_and(|limit| self.connection_count() > limit)
     }
 
-    /// Answers a request; when this returns, the answer may leave.
-    pub(crate) async fn handle(
-        self: &Arc<Self>,
-        connection: u64,
-        head: Arc<RequestHead>,
-        context: Vec<u8>,
-        body: http::BodyIn,
-    ) -> Result<http::Response, CallFailed> {
-        let completed = self.run(&Invocation::Handle { connection, head, context, body }, self.call_deadline()).await?;
-        self.finish_and_wait(completed.call, completed.bundles).await?;
-        match completed.answer {
-            Answer::Response(response) => Ok(response),
-            _ => Err(CallFailed::Trapped),
-        }
+    /// The first call of a connection is over: returns when what it sends may leave.
+    pub(super) async fn begin_connection(
+        &self,
+        connection: &Arc<Connection>,
+        call: CallId,
+        mut bundles: Vec<Vec<Effect>>,
+        mut start: live::Outcome,
+    ) -> Result<(), CallFailed> {
+        connection.end_upgrade(start.attachment.take());
+        let (released, after) = split(start, &self.budget);
+        let (permit, permitted) = oneshot::channel();
+        let outcome = Effect::Outcome { connection: connection.clone(), call: FIRST_CALL, released, after };
+        bundles.push(vec![outcome, Effect::Permit(permit)]);
+        self.finish(call, bundles);
+        permitted.await.map_err(|_| CallFailed::NotDurable)
     }
 
     /// A number for a connection or request.
@@ -136,7 +125,8 @@ impl MountCore {
         });
     }
 
-    fn forget(&self, connection: u64) {
+    /// A connection is no more.
+    pub(super) fn forget(&self, connection: u64) {
         self.topics.lock().remove(connection);
         self.connections.write().remove(&connection);
         self.gate.lock().close_lane(connection);

@@ -195,9 +195,9 @@ impl Connection {
         live::Connection { id: self.id, attachment, cursors: mount.cursors(self.id), failure: None }
     }
 
-    /// The upgrade begins.
-    pub(crate) fn start_upgrade(&self) -> u64 {
-        self.inner.lock().queue.start_call()
+    /// The call begins that makes the connection: number [`FIRST_CALL`](super::queue::FIRST_CALL).
+    pub(crate) fn start_upgrade(&self) {
+        self.inner.lock().queue.start_call();
     }
 
     /// A subscription was made.

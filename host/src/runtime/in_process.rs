@@ -1,18 +1,20 @@
-//! Connections from within the process: a WebSocket without the socket, for programs that embed the host and for the
-//! simulator. What a client sees on it is what it would see on a WebSocket of the server.
+//! Connections and requests from within the process: a WebSocket without the socket, a request without HTTP, for programs
+//! that embed the host and for the simulator. What a client sees is what it would see on a connection to the server.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::bindings::guest::syncline::host::types::{Frame as ComponentFrame, Header, RequestHead};
 use super::queue::{Close, Frame};
-use super::{Connection, MountCore, Runtime, Upgraded};
+use super::{AnswerBody, Answered, BrokenOff, Connection, MountCore, Runtime, Upgraded, http};
 use crate::runtime::plans::UpgradeAnswer;
 
 /// The close code that stands for a socket that ended without a close frame.
 const NO_CLOSE_FRAME: u16 = 1006;
 
-/// What a client asks for when it connects: the head of its upgrade request.
+/// What a client asks for: the head of its upgrade or request.
 #[derive(Clone, Debug, Default)]
 pub struct ConnectRequest {
     /// The whole path, escapes untouched; it begins with the path of the mount.
@@ -44,6 +46,36 @@ pub enum ConnectError {
     Stopping,
 }
 
+/// An answer to [`Runtime::request`].
+#[derive(Debug)]
+pub struct InProcessResponse {
+    /// The status.
+    pub status: u16,
+    /// Names in lower case, and values.
+    pub headers: Vec<(String, Vec<u8>)>,
+    /// What follows.
+    pub body: InProcessBody,
+}
+
+/// The body of an answer. Dropped before its end, it is a client that goes away.
+pub struct InProcessBody(AnswerBody);
+
+impl std::fmt::Debug for InProcessBody {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("InProcessBody")
+    }
+}
+
+impl InProcessBody {
+    /// The next piece; none at the end. Of an event stream each frame is a piece. Can be cancelled without losing anything.
+    pub async fn next(&mut self) -> Option<Result<Bytes, BrokenOff>> {
+        match &mut self.0 {
+            AnswerBody::Whole(bytes) => Some(std::mem::take(bytes)).filter(|bytes| !bytes.is_empty()).map(Ok),
+            AnswerBody::Pieces(pieces) => pieces.next().await,
+        }
+    }
+}
+
 /// What happens on an [`InProcessSocket`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SocketEvent {
@@ -66,18 +98,56 @@ pub struct InProcessSocket {
     closed: bool,
 }
 
-impl Runtime {
-    /// Connects a client of this process to a mount. The call is not torn apart if the caller goes away meanwhile.
-    pub async fn connect(&self, mount: &str, request: ConnectRequest) -> Result<InProcessSocket, ConnectError> {
-        let mount = self.mount(mount).ok_or_else(|| ConnectError::NoMount(mount.to_owned()))?;
-        let head = Arc::new(RequestHead {
+impl From<ConnectRequest> for RequestHead {
+    fn from(request: ConnectRequest) -> Self {
+        Self {
             method: "GET".into(),
             path: request.path,
             query: request.query,
             headers: request.headers.into_iter().map(|(name, value)| Header { name, value }).collect(),
             remote_address: request.remote_address,
             secure: request.secure,
+        }
+    }
+}
+
+impl Runtime {
+    /// Makes a request of a mount, with a method in upper case. The calls are not torn apart if the caller goes away
+    /// meanwhile. A client of a stream that does not read is dropped by the rules for slow readers.
+    pub async fn request(
+        &self,
+        mount: &str,
+        method: &str,
+        request: ConnectRequest,
+        body: Vec<u8>,
+    ) -> Result<InProcessResponse, ConnectError> {
+        let mount = self.mount(mount).ok_or_else(|| ConnectError::NoMount(mount.to_owned()))?;
+        let head = Arc::new(RequestHead { method: method.to_owned(), ..request.into() });
+        let answering = mount.runtime.clone().spawn(async move {
+            let open = mount.open_request();
+            let accept = match open.admit(head.clone()).await {
+                Ok(http::Admission::Accept(accept)) => accept,
+                Ok(http::Admission::Refuse(response)) => return mount.refusal(response),
+                Err(error) => return mount.fallback(error.into()),
+            };
+            let body = match accept.body {
+                http::BodyPlan::Inline(_) if body.is_empty() => http::BodyIn::Empty,
+                http::BodyPlan::Inline(bytes_max) if fits(&body, bytes_max.min(mount.plan().max_body_bytes)) => http::BodyIn::Bytes(body),
+                http::BodyPlan::Inline(_) => http::BodyIn::Failed(http::BodyFailure::TooLarge),
+                http::BodyPlan::Object(_) => http::BodyIn::Failed(http::BodyFailure::Unavailable),
+            };
+            let answered = open.handle(head, accept.context, body, Arc::default()).await;
+            answered.unwrap_or_else(|error| mount.fallback(error))
         });
+        let Answered { status, headers, body } = answering.await.map_err(|_| ConnectError::Stopping)?;
+        let headers = headers.into_iter().map(|header| (header.name, header.value)).collect();
+        Ok(InProcessResponse { status, headers, body: InProcessBody(body) })
+    }
+
+    /// Connects a client of this process to a mount. The call is not torn apart if the caller goes away meanwhile.
+    pub async fn connect(&self, mount: &str, request: ConnectRequest) -> Result<InProcessSocket, ConnectError> {
+        let mount = self.mount(mount).ok_or_else(|| ConnectError::NoMount(mount.to_owned()))?;
+        let head = Arc::new(request.into());
         let upgrading = mount.runtime.clone().spawn(async move {
             match mount.upgrade(head).await {
                 Upgraded::Accepted { connection, .. } => {
@@ -170,4 +240,8 @@ impl Drop for InProcessSocket {
     fn drop(&mut self) {
         self.mount.disconnected(self.connection.clone(), self.code);
     }
+}
+
+fn fits(body: &[u8], bytes_max: u64) -> bool {
+    u64::try_from(body.len()).is_ok_and(|bytes| bytes <= bytes_max)
 }

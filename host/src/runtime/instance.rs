@@ -71,6 +71,14 @@ impl Invocation {
         }
     }
 
+    /// The request that is served: it may become a connection.
+    pub(crate) fn request(&self) -> Option<u64> {
+        match self {
+            Invocation::Admit { connection, .. } | Invocation::Handle { connection, .. } => Some(*connection),
+            _ => None,
+        }
+    }
+
     /// Whether the quota of the mount holds for the call. A mount that is full must start all the same.
     pub(crate) fn has_quota(&self) -> bool {
         !matches!(self, Invocation::Start { .. })

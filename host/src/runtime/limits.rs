@@ -106,8 +106,8 @@ pub(crate) fn of_answer(answer: &Answer) -> wasmtime::Result<Weight> {
         }
         Answer::Task(result) => Weight::one(result.len()),
         Answer::Admission(http::Admission::Accept(accept)) => Weight::one(accept.context.len()),
-        Answer::Admission(http::Admission::Refuse(response)) | Answer::Response(response) => of_response(response),
-        Answer::Upgrade(socket::UpgradeResult::Refuse(response)) => of_response(response),
+        Answer::Admission(http::Admission::Refuse(response)) | Answer::Response(response) => of_response(response)?,
+        Answer::Upgrade(socket::UpgradeResult::Refuse(response)) => of_response(response)?,
         Answer::Upgrade(socket::UpgradeResult::Accept(accept)) => {
             [of_headers(&accept.headers), of_outcome(&accept.start)?].into_iter().sum()
         }
@@ -141,9 +141,21 @@ fn of_headers(headers: &[Header]) -> Weight {
     headers.iter().map(|header| Weight::one(header.name.len() + header.value.len())).sum()
 }
 
-fn of_response(response: &http::Response) -> Weight {
-    let body = if let http::BodyOut::Bytes(bytes) = &response.body { bytes.len() } else { 0 };
-    [of_headers(&response.headers), Weight::one(body)].into_iter().sum()
+fn of_response(response: &http::Response) -> wasmtime::Result<Weight> {
+    let body = match &response.body {
+        http::BodyOut::Empty => Weight::default(),
+        http::BodyOut::Bytes(bytes) => Weight::one(bytes.len()),
+        http::BodyOut::Object((key, _)) => Weight::one(key.len()),
+        http::BodyOut::Stream(stream) => {
+            let keepalive = Weight::one(stream.keepalive.as_ref().map_or(0, |(_, bytes)| bytes.len()));
+            [of_outcome(&stream.start)?, keepalive].into_iter().sum()
+        }
+        http::BodyOut::Generated(generated) => Weight::one(generated.cursor.len()),
+        http::BodyOut::Parked(parked) => {
+            [Weight::one(parked.state.len())].into_iter().chain(parked.seen.iter().map(|(key, _)| Weight::one(key.len()))).sum()
+        }
+    };
+    Ok([of_headers(&response.headers), body].into_iter().sum())
 }
 
 fn of_deliveries(deliveries: &socket::Deliveries) -> Weight {

@@ -35,27 +35,32 @@ mod jobs;
 pub mod limits;
 mod mount;
 mod observe;
+mod pieces;
 pub mod queue;
 mod quota;
 mod ready;
 mod reload;
+mod requests;
 mod revision;
 mod standard_error;
 mod state;
+mod streams;
 pub mod topics;
 
 pub use checker::{Checker, MountDescription};
 pub use engine::EngineSettings;
 pub use observe::MountStatus;
+pub use pieces::BrokenOff;
 pub use reload::{MountChange, Reloaded};
 
 pub(crate) use bindings::guest::exports::syncline::sync::{http, mounts as plans};
 pub(crate) use bindings::guest::syncline::host::types as wit_types;
 pub(crate) use budget::Charge;
-pub(crate) use calls::CallFailed;
 pub(crate) use clients::Upgraded;
 pub(crate) use connection::Connection;
 pub(crate) use mount::MountCore;
+pub(crate) use pieces::Pieces;
+pub(crate) use requests::{AnswerBody, Answered};
 
 use checker::Checked;
 use environment::{Environment, SystemEnvironment};

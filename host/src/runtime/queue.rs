@@ -24,6 +24,13 @@ pub enum Frame {
 }
 
 impl Frame {
+    /// The payload, of either kind.
+    pub fn into_bytes(self) -> Bytes {
+        match self {
+            Frame::Text(bytes) | Frame::Binary(bytes) => bytes,
+        }
+    }
+
     /// Payload bytes.
     pub fn len(&self) -> usize {
         match self {
@@ -151,6 +158,8 @@ pub struct QueueLimits {
     pub calls_in_gate: usize,
 }
 
+/// The number of the call that made the connection.
+pub const FIRST_CALL: u64 = 1;
 /// Inputs that may wait for the component, however small.
 const INBOX_INPUTS_MAX: usize = 1024;
 

@@ -12,6 +12,7 @@ use super::effect::Effect;
 use super::environment::{Environment, wasi_context};
 use super::gate::CallId;
 use super::imports::app::{App, AppInstance};
+use super::instance::Invocation;
 use super::limits::{self, HANDLES_MAX, Taken};
 use super::mount::MountCore;
 use super::standard_error::StandardError;
@@ -49,6 +50,8 @@ pub(crate) struct OpenRoot {
 /// One call of the component: what it may still do, and what it has let out so far.
 pub(crate) struct Call {
     pub(crate) id: CallId,
+    /// The request that it serves.
+    pub(crate) request: Option<u64>,
     pub(crate) root: Option<OpenRoot>,
     /// The one database that it writes.
     pub(crate) written: Option<DatabaseName>,
@@ -76,17 +79,18 @@ pub(crate) struct Call {
 
 impl Call {
     /// A call that has done nothing yet.
-    pub(crate) fn new(id: CallId, several_inputs: bool, has_quota: bool) -> Self {
+    pub(crate) fn new(id: CallId, invocation: &Invocation) -> Self {
         Self {
             id,
+            request: invocation.request(),
             root: None,
             written: None,
             committed: 0,
             unrepeatable: false,
             aborted: false,
             bundles: vec![Vec::new()],
-            has_quota,
-            several_inputs,
+            has_quota: invocation.has_quota(),
+            several_inputs: invocation.has_several_inputs(),
             hold: None,
             overlay: HashMap::new(),
             taken: Taken::default(),

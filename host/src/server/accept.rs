@@ -129,6 +129,7 @@ async fn serve_connection(stream: TcpStream, remote: SocketAddr, permits: Permit
 async fn serve_http<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S, peer: Peer, shared: Arc<Shared>) {
     let mut stopping = shared.stopping.clone();
     let head_timeout = shared.limiter.limits.head_timeout();
+    let cut = peer.cut.clone();
     let service = service_fn(move |request: Request<Incoming>| {
         let (visitor, shared) = (peer.visitor(request.headers()), shared.clone());
         async move {
@@ -149,6 +150,7 @@ async fn serve_http<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: 
     tokio::pin!(connection);
     let served = tokio::select! {
         served = connection.as_mut() => served,
+        () = cut.notified() => return,
         () = stopped(&mut stopping) => {
             connection.as_mut().graceful_shutdown();
             match tokio::time::timeout(HTTP_DRAIN, connection).await {

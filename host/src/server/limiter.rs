@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 use super::address::{AddressKey, Client, Network};
 use super::limits::{AddressBook, Limits, Refusal};
@@ -83,11 +84,13 @@ pub(crate) struct Peer {
     /// Whether it is a TLS connection.
     secure: bool,
     flow: Arc<Flow>,
+    /// Told when a client does not take the end of its answer: the connection is to be cut.
+    pub(crate) cut: Arc<Notify>,
 }
 
 impl Peer {
     pub(crate) fn new(limiter: &Arc<Limiter>, remote: IpAddr, secure: bool) -> Self {
-        Self { limiter: limiter.clone(), remote, secure, flow: Flow::new(limiter, remote) }
+        Self { limiter: limiter.clone(), remote, secure, flow: Flow::new(limiter, remote), cut: Arc::default() }
     }
 
     /// Who sends a request.
@@ -95,7 +98,7 @@ impl Peer {
         let client = Client::of(self.remote, self.secure, headers, &self.limiter.trusted_proxies);
         // The connection of a proxy is shared: each of its requests has buckets of its own.
         let flow = if client.forwarded { Flow::new(&self.limiter, client.address) } else { self.flow.clone() };
-        Visitor { client, flow }
+        Visitor { client, flow, cut: self.cut.clone() }
     }
 }
 
@@ -103,6 +106,8 @@ impl Peer {
 pub(crate) struct Visitor {
     pub(crate) client: Client,
     pub(crate) flow: Arc<Flow>,
+    /// Cuts its connection.
+    pub(crate) cut: Arc<Notify>,
 }
 
 impl Visitor {

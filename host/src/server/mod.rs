@@ -15,6 +15,7 @@ use crate::runtime::{MountSettings, Runtime};
 
 mod accept;
 pub mod address;
+mod body;
 pub mod frames;
 mod handle;
 mod heads;

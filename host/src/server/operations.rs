@@ -1,7 +1,6 @@
 //! What the process answers for itself: `/healthz`, `/readyz`, `/metrics`.
 
 use bytes::Bytes;
-use http_body_util::Full;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
 use hyper::{Method, Response, StatusCode};
 use subtle::ConstantTimeEq as _;
@@ -50,7 +49,7 @@ async fn ready(shared: &Shared) -> Answer {
 async fn metrics(shared: &Shared) -> Answer {
     match shared.runtime.metrics_text().await {
         Ok(text) => {
-            let mut answer = Response::new(Full::new(Bytes::from(text)));
+            let mut answer = Response::new(Bytes::from(text).into());
             answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; version=0.0.4"));
             answer
         }
@@ -72,7 +71,7 @@ fn may_administrate(headers: &HeaderMap, shared: &Shared) -> bool {
 }
 
 fn json(code: StatusCode, value: &serde_json::Value) -> Answer {
-    let mut answer = Response::new(Full::new(Bytes::from(value.to_string())));
+    let mut answer = Response::new(Bytes::from(value.to_string()).into());
     *answer.status_mut() = code;
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     answer

@@ -3,27 +3,26 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{CONNECTION, HeaderName, HeaderValue, RETRY_AFTER};
 use hyper::{Request, Response, StatusCode};
 
 use super::address::Client;
+use super::body::Body;
 use super::limiter::{Flow, Visitor};
 use super::rate::Pace;
 use super::{Shared, heads, operations, websocket};
-use crate::runtime::http::{Admission, BodyFailure, BodyIn, BodyOut, BodyPlan, Response as MountResponse};
+use crate::runtime::http::{Admission, BodyFailure, BodyIn, BodyPlan};
 use crate::runtime::limits::loggable;
-use crate::runtime::plans::Fallback;
 use crate::runtime::wit_types::{Header, RequestHead};
-use crate::runtime::{CallFailed, Charge, MountCore};
+use crate::runtime::{AnswerBody, Answered, Charge, MountCore};
 
 /// Headers that a component may give an answer.
 pub(crate) const HEADERS_MAX: usize = 1000;
 
 /// Every answer of the server.
-pub(crate) type Answer = Response<Full<Bytes>>;
+pub(crate) type Answer = Response<Body>;
 
 /// Answers a request.
 pub(crate) async fn answer(request: Request<Incoming>, visitor: Visitor, shared: Arc<Shared>) -> Answer {
@@ -82,7 +81,7 @@ pub(crate) fn too_many(retry_after: Duration) -> Answer {
 
 /// An answer without a body.
 pub(crate) fn status(status: StatusCode) -> Answer {
-    let mut response = Response::new(Full::default());
+    let mut response = Response::new(Body::default());
     *response.status_mut() = status;
     response
 }
@@ -103,11 +102,11 @@ pub(crate) fn request_head(parts: &hyper::http::request::Parts, client: &Client)
 async fn of_mount(request: Request<Incoming>, visitor: &Visitor, mount: &Arc<MountCore>) -> Answer {
     let (parts, body) = request.into_parts();
     let head = request_head(&parts, &visitor.client);
-    let connection = mount.new_id();
-    let accept = match mount.admit(connection, head.clone()).await {
-        Ok(Admission::Refuse(response)) => return from_mount(response, mount),
+    let open = mount.open_request();
+    let accept = match open.admit(head.clone()).await {
+        Ok(Admission::Refuse(response)) => return from_mount(mount.refusal(response), visitor),
         Ok(Admission::Accept(accept)) => accept,
-        Err(error) => return fallback(error, mount),
+        Err(error) => return from_mount(mount.fallback(error.into()), visitor),
     };
     // What waits already must be gone before more is read.
     if mount.budget.is_tight() && !body.is_end_stream() {
@@ -128,10 +127,9 @@ async fn of_mount(request: Request<Incoming>, visitor: &Visitor, mount: &Arc<Mou
             BodyIn::Failed(BodyFailure::Unavailable)
         }
     };
-    match mount.handle(connection, head, accept.context, body).await {
-        Ok(response) => from_mount(response, mount),
-        Err(error) => fallback(error, mount),
-    }
+    let answered = open.handle(head, accept.context, body, visitor.cut.clone()).await;
+    drop(held);
+    from_mount(answered.unwrap_or_else(|error| mount.fallback(error)), visitor)
 }
 
 /// A body that came too slowly.
@@ -169,21 +167,22 @@ async fn read_inline(mut body: Incoming, bytes_max: u64, flow: &Flow, held: &mut
     Ok(if bytes.is_empty() { BodyIn::Empty } else { BodyIn::Bytes(bytes) })
 }
 
-/// A response of the component as one of HTTP.
-pub(crate) fn from_mount(response: MountResponse, mount: &MountCore) -> Answer {
-    let body = match response.body {
-        BodyOut::Empty => Bytes::new(),
-        BodyOut::Bytes(bytes) => Bytes::from(bytes),
-        BodyOut::Object(_) | BodyOut::Generated(_) | BodyOut::Stream(_) | BodyOut::Parked(_) => {
-            tracing::error!(mount = mount.name, "this host does not send bodies of this kind");
-            return status(StatusCode::NOT_IMPLEMENTED);
-        }
+/// An answer of a mount as one of HTTP.
+pub(crate) fn from_mount(answered: Answered, visitor: &Visitor) -> Answer {
+    let body = match answered.body {
+        AnswerBody::Whole(bytes) => Body::from(bytes),
+        // Behind a proxy the connections of an address are the streams of its clients.
+        AnswerBody::Pieces(pieces) => match visitor.permit() {
+            Ok(place) => Body::Pieces { pieces, _place: place },
+            Err(retry_after) => return too_many(retry_after),
+        },
     };
-    with_headers(StatusCode::from_u16(response.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), &response.headers, body)
+    let code = StatusCode::from_u16(answered.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    with_headers(code, &answered.headers, body)
 }
 
-fn with_headers(code: StatusCode, headers: &[Header], body: Bytes) -> Answer {
-    let mut answer = Response::new(Full::new(body));
+fn with_headers(code: StatusCode, headers: &[Header], body: Body) -> Answer {
+    let mut answer = Response::new(body);
     *answer.status_mut() = code;
     for header in headers {
         match (HeaderName::try_from(header.name.as_str()), HeaderValue::from_bytes(&header.value)) {
@@ -198,18 +197,4 @@ fn with_headers(code: StatusCode, headers: &[Header], body: Bytes) -> Answer {
         }
     }
     answer
-}
-
-/// The host's own answer where the component gives none.
-fn fallback(error: CallFailed, mount: &MountCore) -> Answer {
-    let plan = mount.plan();
-    let fallbacks = plan.fallbacks.as_ref();
-    let (code, fallback): (_, Option<&Fallback>) = match error {
-        CallFailed::NotDurable => (StatusCode::SERVICE_UNAVAILABLE, fallbacks.map(|all| &all.unavailable)),
-        CallFailed::Trapped | CallFailed::TimedOut => (StatusCode::INTERNAL_SERVER_ERROR, fallbacks.map(|all| &all.failed)),
-    };
-    match fallback {
-        Some(fallback) => with_headers(code, &fallback.headers, Bytes::from(fallback.body.clone())),
-        None => status(code),
-    }
 }

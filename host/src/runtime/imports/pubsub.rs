@@ -12,7 +12,11 @@ impl Host for State {
     }
 
     async fn subscribe(&mut self, connection: u64, subscription: Subscription) -> wasmtime::Result<()> {
-        self.mount()?.subscribe(connection, subscription).map_err(wasmtime::Error::msg)
+        let (mount, request) = (self.mount()?, self.call()?.request);
+        if request == Some(connection) {
+            mount.request_connection(connection);
+        }
+        mount.subscribe(connection, subscription).map_err(wasmtime::Error::msg)
     }
 
     async fn unsubscribe(&mut self, connection: u64, topic: String) -> wasmtime::Result<()> {

@@ -79,9 +79,9 @@ pub(crate) async fn upgrade(mut request: Request<Incoming>, visitor: &Visitor, m
             switching(&headers, subprotocol.as_deref())
         }
         Upgraded::Refused(response) => {
-            let response = *response;
+            let response = mount.refusal(*response);
             tracing::info!(mount = mount.name, status = response.status, request = ?loggable(&parts), "an upgrade was refused");
-            from_mount(response, mount)
+            from_mount(response, visitor)
         }
         Upgraded::Host(UpgradeAnswer::Status(code)) => {
             tracing::info!(mount = mount.name, status = code, request = ?loggable(&parts), "an upgrade was refused by the host");

@@ -90,7 +90,7 @@ impl http::Guest for Component {
     fn handle(
         mount: String,
         connection: u64,
-        _head: RequestHead,
+        head: RequestHead,
         _context: Vec<u8>,
         body: http::BodyIn,
         failure: Option<live::Failure>,
@@ -98,11 +98,18 @@ impl http::Guest for Component {
         let mut run = Run::new(mount, connection, "");
         let text = match body {
             http::BodyIn::Bytes(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
-            _ => String::new(),
+            _ => unfolded(head.query.as_deref().unwrap_or("")),
         };
+        if head.path.ends_with("/stream") {
+            run.say(format!("hello {connection}"));
+        }
         run.frame(&text, failure);
-        let body = http::BodyOut::Bytes(run.said().into_bytes());
-        http::Response { status: 200, headers: run.headers, body }
+        let headers = std::mem::take(&mut run.headers);
+        let body = match head.path.rsplit('/').next() {
+            Some("stream") => http::BodyOut::Stream(http::StreamStart { keepalive: run.keepalive.take(), start: run.outcome }),
+            _ => http::BodyOut::Bytes(run.said().into_bytes()),
+        };
+        http::Response { status: 200, headers, body }
     }
 
     fn resume(_mount: String, _connection: u64, _state: Vec<u8>) -> http::Response {

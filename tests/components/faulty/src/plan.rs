@@ -34,7 +34,7 @@ pub fn plan(settings: &str) -> Result<Plan, Vec<String>> {
         call_deadline_ms,
         drain_ms: Some(1000),
         upgrades: Upgrades {
-            max_connections: None,
+            max_connections: settings["max_connections"].as_u64().and_then(|count| u32::try_from(count).ok()),
             deadline_ms: call_deadline_ms,
             full: UpgradeAnswer::Status(503),
             failed: goodbye("upgrade failed", 4013),

@@ -25,6 +25,8 @@ pub struct Run {
     pub outcome: live::Outcome,
     /// Headers of the response, where a request is answered.
     pub headers: Vec<Header>,
+    /// What is written to a stream when nothing else is.
+    pub keepalive: Option<(u64, Vec<u8>)>,
     /// The input that runs is to be put off for so long.
     pub deferred: Option<u64>,
     /// Name and step of the job that runs.
@@ -118,7 +120,8 @@ impl Run {
         };
         let attachment = attachment.to_owned();
         let (transactions, headers) = (Vec::new(), Vec::new());
-        Self { mount, connection, attachment, transactions, outcome, headers, deferred: None, job: None, next_step: None }
+        let keepalive = None;
+        Self { mount, connection, attachment, transactions, outcome, headers, keepalive, deferred: None, job: None, next_step: None }
     }
 
     /// A frame for the client.
@@ -330,6 +333,8 @@ impl Run {
             "cursor" => self.outcome.cursors.push((first.into(), number(second))),
             "alarm" => self.outcome.alarm = if rest == "stop" { live::Alarm::Stop } else { live::Alarm::AfterMs(number(rest)) },
             "pace" => self.outcome.pace = true,
+            // MS TEXT
+            "keepalive" => self.keepalive = Some((number(first), second.as_bytes().to_vec())),
             "task" => self.outcome.tasks.push(rest.as_bytes().to_vec()),
             "close" => self.outcome.close = Some(Close { code: u16::try_from(number(rest)).unwrap_or(1000), reason: String::new() }),
             // TAG MS: the frame is put off the first time that it comes.

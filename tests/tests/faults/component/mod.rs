@@ -12,6 +12,7 @@ mod order;
 mod quota;
 mod reload;
 mod requests;
+mod streams;
 mod tasks;
 mod transactions;
 
