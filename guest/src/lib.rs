@@ -3,11 +3,18 @@
 //! One room per protocol; shared rooms beside them. A protocol room never knows another protocol, a host or a
 //! database product. `component/` turns this library into the WASI component that hosts run.
 
+pub mod auth;
 pub mod contract;
+pub mod cors;
 pub mod encoding;
+pub mod gzip;
+pub mod http;
 pub mod imports;
+pub mod plasma;
 pub mod registry;
 pub mod secrets;
 pub mod secsync;
 pub mod settings;
 pub mod sql;
+#[cfg(test)]
+mod test_host;

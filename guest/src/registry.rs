@@ -14,7 +14,7 @@ pub use mounts::Plan;
 pub use socket::{Deliveries, Group, Input, UpgradeResult};
 
 /// Every protocol that this component speaks.
-pub static PROTOCOLS: &[&dyn Protocol] = &[&crate::secsync::Secsync];
+pub static PROTOCOLS: &[&dyn Protocol] = &[&crate::secsync::Secsync, &crate::plasma::Plasma];
 
 /// A protocol: what can be mounted.
 pub trait Protocol: Sync {

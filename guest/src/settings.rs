@@ -27,14 +27,14 @@ impl Settings {
 
     /// Whether a key is there and has not been taken, in either spelling.
     pub fn has(&self, key: &str) -> bool {
-        self.left.contains_key(key) || self.left.contains_key(&camel_case(key))
+        self.left.contains_key(key) || self.left.contains_key(&other_spelling(key))
     }
 
     /// Takes a key out, under its own name, in the other spelling, or by an alias.
     pub fn take(&mut self, key: &str, aliases: &[&str]) -> Option<Value> {
-        let camel = camel_case(key);
+        let other = other_spelling(key);
         let mut found = None;
-        for name in [key, camel.as_str()].into_iter().chain(aliases.iter().copied()) {
+        for name in [key, other.as_str()].into_iter().chain(aliases.iter().copied()) {
             if let Some(value) = self.left.remove(name) {
                 if found.is_some() {
                     self.problem(key, "is given twice, in two spellings");
@@ -57,6 +57,43 @@ impl Settings {
         }
     }
 
+    /// Takes one of several words; the first stands for absence.
+    pub fn take_word<T: Copy>(&mut self, key: &str, first: (&str, T), others: &[(&str, T)]) -> T {
+        let Some(value) = self.take(key, &[]) else { return first.1 };
+        let mut words = std::iter::once(&first).chain(others);
+        if let Some((_, word)) = words.find(|(name, _)| value.as_str() == Some(*name)) {
+            return *word;
+        }
+        let names: Vec<_> = std::iter::once(first.0).chain(others.iter().map(|(name, _)| *name)).collect();
+        self.problem(key, &format!("must be one of {names:?}"));
+        first.1
+    }
+
+    /// Takes a number that must be more than 0.
+    pub fn take_positive(&mut self, key: &str, default: u64) -> u64 {
+        let value = self.take_as(key, &[]).unwrap_or(default);
+        if value == 0 {
+            self.problem(key, "must be more than 0");
+        }
+        value
+    }
+
+    /// Takes an object as settings of their own; one that is absent is empty. To be given back by [`Settings::end_block`].
+    pub fn block(&mut self, key: &str) -> Self {
+        let left = self.take_as(key, &[]).unwrap_or_default();
+        Self { path: format!("{}{key}.", self.path), left, problems: Vec::new() }
+    }
+
+    /// Ends the reading of a block.
+    pub fn end_block(&mut self, block: Self) {
+        self.problems.extend(block.finish());
+    }
+
+    /// What has not been taken yet.
+    pub fn left(&self) -> impl Iterator<Item = &str> {
+        self.left.keys().map(String::as_str)
+    }
+
     /// Notes a problem of a key.
     pub fn problem(&mut self, key: &str, what: &str) {
         self.problems.push(format!("{}{key}: {what}", self.path));
@@ -71,9 +108,9 @@ impl Settings {
     }
 }
 
-/// `max_frame_bytes` as `maxFrameBytes`.
-fn camel_case(key: &str) -> String {
-    let mut out = String::with_capacity(key.len());
+/// `max_frame_bytes` as `maxFrameBytes`, and the other way round.
+fn other_spelling(key: &str) -> String {
+    let mut out = String::with_capacity(key.len() + 4);
     let mut upper = false;
     for character in key.chars() {
         if character == '_' {
@@ -81,6 +118,9 @@ fn camel_case(key: &str) -> String {
         } else if upper {
             out.extend(character.to_uppercase());
             upper = false;
+        } else if character.is_uppercase() {
+            out.push('_');
+            out.extend(character.to_lowercase());
         } else {
             out.push(character);
         }
@@ -100,5 +140,8 @@ mod tests {
         let mut twice = Settings::parse(r#"{"a_b": 1, "aB": 2}"#).unwrap();
         twice.take("a_b", &[]);
         assert_eq!(twice.finish(), ["a_b: is given twice, in two spellings"]);
+        let mut camel = Settings::parse(r#"{"max_frame_bytes": "x"}"#).unwrap();
+        assert_eq!(camel.take_as::<u64>("maxFrameBytes", &[]), None);
+        assert!(camel.finish()[0].starts_with("maxFrameBytes: "));
     }
 }

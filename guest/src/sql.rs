@@ -28,6 +28,11 @@ impl Sql {
         self.dialect
     }
 
+    /// What comes before every name of a table or an index.
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
     /// A statement from a template: `{}` stands for the table prefix, `?` for a parameter. Neither may occur in a literal.
     pub fn statement(&self, template: &str, parameters: impl IntoIterator<Item = Value>) -> Statement {
         let mut sql = String::with_capacity(template.len() + 16);

@@ -121,14 +121,14 @@ impl Settings {
             broadcast_access: access(&mut keys, "broadcast_access", &policy),
             max_updates_per_snapshot: max_updates_per_snapshot(&mut keys),
             schemas: schemas(&mut keys),
-            drop_denied_ephemeral: word(&mut keys, "deny_ephemeral", ("close", false), &[("drop", true)]),
-            close_on_broadcast_denied: word(&mut keys, "on_broadcast_denied", ("silent", false), &[("close", true)]),
+            drop_denied_ephemeral: keys.take_word("deny_ephemeral", ("close", false), &[("drop", true)]),
+            close_on_broadcast_denied: keys.take_word("on_broadcast_denied", ("silent", false), &[("close", true)]),
             verify_signatures: verify.signatures,
             verify_shape: verify.shape,
             parent_proof: verify.parent_proof,
-            logging: word(&mut keys, "logging", ("off", Logging::Off), &[("error", Logging::Error), ("debug", Logging::Debug)]),
-            max_message_bytes: positive(&mut keys, "max_message_bytes", 16 << 20),
-            max_backlog_bytes: positive(&mut keys, "max_backlog_bytes", 16 << 20),
+            logging: keys.take_word("logging", ("off", Logging::Off), &[("error", Logging::Error), ("debug", Logging::Debug)]),
+            max_message_bytes: keys.take_positive("max_message_bytes", 16 << 20),
+            max_backlog_bytes: keys.take_positive("max_backlog_bytes", 16 << 20),
             max_bad_frames: keys.take_as("max_bad_frames", &[]).unwrap_or(20),
             ping_interval_ms: keys.take_as("ping_interval_ms", &[]).unwrap_or(30_000),
             retention: retention(&mut keys),
@@ -184,28 +184,6 @@ fn path(keys: &mut Keys) -> String {
     path.trim_end_matches('/').to_owned()
 }
 
-/// One of several words; the first stands for absence.
-fn word<T: Copy>(keys: &mut Keys, key: &str, first: (&str, T), others: &[(&str, T)]) -> T {
-    let Some(value) = keys.take(key, &[]) else { return first.1 };
-    if value.as_str() == Some(first.0) {
-        return first.1;
-    }
-    if let Some((_, other)) = others.iter().find(|(name, _)| value.as_str() == Some(*name)) {
-        return *other;
-    }
-    let names: Vec<_> = std::iter::once(first.0).chain(others.iter().map(|(name, _)| *name)).collect();
-    keys.problem(key, &format!("must be one of {names:?}"));
-    first.1
-}
-
-fn positive(keys: &mut Keys, key: &str, default: u64) -> u64 {
-    let value = keys.take_as(key, &[]).unwrap_or(default);
-    if value == 0 {
-        keys.problem(key, "must be more than 0");
-    }
-    value
-}
-
 fn auto_create(keys: &mut Keys) -> AutoCreate {
     match keys.take("auto_create", &[]) {
         None => AutoCreate::Always(true),
@@ -227,7 +205,7 @@ fn access(keys: &mut Keys, key: &str, policy: &[Rule]) -> Access {
         Policy,
         App,
     }
-    match word(keys, key, ("allow-all", Kind::AllowAll), &[("policy", Kind::Policy), ("app", Kind::App)]) {
+    match keys.take_word(key, ("allow-all", Kind::AllowAll), &[("policy", Kind::Policy), ("app", Kind::App)]) {
         Kind::AllowAll => Access::AllowAll,
         Kind::Policy => Access::Policy(policy.to_vec()),
         Kind::App => {
@@ -347,8 +325,7 @@ impl Verify {
         let verify = Self {
             signatures: inner.take_as("signatures", &[]).unwrap_or(true),
             shape: inner.take_as("shape", &[]).unwrap_or(true),
-            parent_proof: word(
-                &mut inner,
+            parent_proof: inner.take_word(
                 "parent_proof",
                 ("on", ParentProof::On),
                 &[("off", ParentProof::Off), ("strict", ParentProof::Strict)],

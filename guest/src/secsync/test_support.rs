@@ -1,11 +1,10 @@
 //! A host in memory and clients that sign, for the tests of this room.
 
-use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::cell::RefCell;
+use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 
 use ed25519_dalek::{Signer, SigningKey};
-use rusqlite::types::ValueRef;
 use serde_json::{Value as Json, json};
 
 use super::Secsync;
@@ -15,283 +14,9 @@ use crate::contract::exports::syncline::sync::socket::{GroupOutcome, Part};
 use crate::encoding::base64url;
 use crate::imports::*;
 use crate::registry::{Connection, Group, Input, Mount, Outcome, Protocol, UpgradeResult};
+use crate::test_host::HostInMemory;
 
-/// Where a failure is to happen.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Fault {
-    Snapshot,
-    Begin,
-    Commit,
-}
-
-#[derive(Default)]
-pub struct Faults(RefCell<Option<(Fault, SqlError)>>, Cell<Option<usize>>);
-
-impl Faults {
-    fn check(&self, at: Fault) -> Result<(), SqlError> {
-        match self.0.take() {
-            Some((fault, error)) if fault == at => Err(error),
-            other => {
-                self.0.replace(other);
-                Ok(())
-            }
-        }
-    }
-}
-
-/// SQLite in memory.
-pub struct TestExecutor {
-    connection: Rc<rusqlite::Connection>,
-    faults: Rc<Faults>,
-    pub begun: Cell<u32>,
-    published: Rc<RefCell<Vec<Publication>>>,
-    steps: Rc<RefCell<Vec<String>>>,
-}
-
-impl TestExecutor {
-    fn view(&self, writes: bool) -> View {
-        View {
-            connection: self.connection.clone(),
-            faults: self.faults.clone(),
-            published: self.published.clone(),
-            published_before: self.published.borrow().len(),
-            writes,
-            open: Cell::new(true),
-        }
-    }
-}
-
-struct View {
-    connection: Rc<rusqlite::Connection>,
-    faults: Rc<Faults>,
-    published: Rc<RefCell<Vec<Publication>>>,
-    /// Publications that were there when it began.
-    published_before: usize,
-    writes: bool,
-    open: Cell<bool>,
-}
-
-fn run(connection: &rusqlite::Connection, statement: Statement, limit: Option<u32>) -> Result<RowSet, SqlError> {
-    let failed = |error: rusqlite::Error| match &error {
-        rusqlite::Error::SqliteFailure(code, _) if code.code == rusqlite::ErrorCode::ConstraintViolation => {
-            SqlError::Constraint((ConstraintKind::Other, error.to_string()))
-        }
-        _ => SqlError::InvalidStatement(error.to_string()),
-    };
-    let mut prepared = connection.prepare(&statement.sql).map_err(failed)?;
-    let parameters = statement.parameters.into_iter().map(|value| match value {
-        Value::Null => rusqlite::types::Value::Null,
-        Value::Integer(number) => number.into(),
-        Value::Real(number) => number.into(),
-        Value::Text(text) => text.into(),
-        Value::Blob(bytes) => bytes.into(),
-    });
-    let columns: Vec<String> = prepared.column_names().map(str::to_owned).collect();
-    if columns.is_empty() {
-        let changed = prepared.execute(rusqlite::params_from_iter(parameters)).map_err(failed)? as u64;
-        return Ok(RowSet { columns, rows: Vec::new(), changed, truncated: false });
-    }
-    let mut found = prepared.query(rusqlite::params_from_iter(parameters)).map_err(failed)?;
-    let mut rows = Vec::new();
-    while let Some(row) = found.next().map_err(failed)? {
-        if limit.is_some_and(|limit| rows.len() >= limit as usize) {
-            return Ok(RowSet { columns, rows, changed: 0, truncated: true });
-        }
-        let value = |index| match row.get_ref(index).unwrap() {
-            ValueRef::Null => Value::Null,
-            ValueRef::Integer(number) => Value::Integer(number),
-            ValueRef::Real(number) => Value::Real(number),
-            ValueRef::Text(text) => Value::Text(String::from_utf8(text.to_vec()).unwrap()),
-            ValueRef::Blob(bytes) => Value::Blob(bytes.to_vec()),
-        };
-        rows.push((0..columns.len()).map(value).collect());
-    }
-    Ok(RowSet { columns, rows, changed: 0, truncated: false })
-}
-
-impl Query for View {
-    fn query(&self, statement: Statement, row_limit: Option<u32>) -> Result<RowSet, SqlError> {
-        let found = run(&self.connection, statement, row_limit)?;
-        let length = |value: &Value| if let Value::Text(text) = value { text.len() } else { 0 };
-        let bytes: usize = found.rows.iter().flatten().map(length).sum();
-        if self.faults.1.get().is_some_and(|limit| bytes > limit) { Err(SqlError::Limit("bytes".into())) } else { Ok(found) }
-    }
-}
-
-impl Snapshot for View {
-    fn into_handle(self: Box<Self>) -> Option<crate::contract::syncline::host::executor::Snapshot> {
-        None
-    }
-}
-
-impl Transaction for View {
-    fn execute(&self, statement: Statement) -> Result<RowSet, SqlError> {
-        run(&self.connection, statement, None)
-    }
-    fn execute_batch(&self, statements: Vec<Statement>) -> Result<Vec<RowSet>, SqlError> {
-        statements.into_iter().map(|statement| self.execute(statement)).collect()
-    }
-    fn savepoint(&self) -> Result<u32, SqlError> {
-        unused()
-    }
-    fn release(&self, _: u32) -> Result<(), SqlError> {
-        unused()
-    }
-    fn rollback_to(&self, _: u32) -> Result<(), SqlError> {
-        unused()
-    }
-    fn commit(self: Box<Self>) -> Result<(), SqlError> {
-        self.faults.check(Fault::Commit)?;
-        self.open.set(false);
-        self.connection.execute_batch("COMMIT").map_err(|error| SqlError::Unavailable(error.to_string()))
-    }
-}
-
-impl Drop for View {
-    fn drop(&mut self) {
-        if self.writes && self.open.get() {
-            self.connection.execute_batch("ROLLBACK").unwrap();
-            // What was published within a transaction shares its fate.
-            self.published.borrow_mut().truncate(self.published_before);
-        }
-    }
-}
-
-impl Executor for TestExecutor {
-    fn describe(&self, _: &str) -> Result<DatabaseInfo, SqlError> {
-        Ok(DatabaseInfo { dialect: Dialect::Sqlite, table_prefix: "t_".into() })
-    }
-    fn snapshot(&self, _: &str) -> Result<Box<dyn Snapshot>, SqlError> {
-        self.faults.check(Fault::Snapshot)?;
-        assert!(self.connection.is_autocommit(), "a view beside an open transaction");
-        self.steps.borrow_mut().push("read".into());
-        Ok(Box::new(self.view(false)))
-    }
-    fn begin(&self, _: &str) -> Result<Box<dyn Transaction>, SqlError> {
-        self.faults.check(Fault::Begin)?;
-        self.begun.set(self.begun.get() + 1);
-        self.connection.execute_batch("BEGIN IMMEDIATE").unwrap();
-        Ok(Box::new(self.view(true)))
-    }
-}
-
-/// An import that secsync has no use for.
-fn unused() -> ! {
-    panic!("secsync used an import that its tests do not know")
-}
-
-/// Objects in memory.
-#[derive(Default)]
-pub struct TestStorage {
-    pub objects: RefCell<BTreeMap<String, Vec<u8>>>,
-    /// When a listing says that objects were made.
-    pub created_ms: Cell<u64>,
-}
-
-impl Storage for TestStorage {
-    fn get(&self, _: &str) -> Result<Option<Vec<u8>>, StorageError> {
-        unused()
-    }
-    fn set(&self, _: &str, _: Vec<u8>, _: Option<u64>) -> Result<(), StorageError> {
-        unused()
-    }
-    fn delete(&self, _: &str) -> Result<(), StorageError> {
-        unused()
-    }
-    fn increment(&self, _: &str, _: i64, _: Option<u64>) -> Result<i64, StorageError> {
-        unused()
-    }
-    fn compare_and_set(&self, _: &str, _: Option<Vec<u8>>, _: Vec<u8>) -> Result<bool, StorageError> {
-        unused()
-    }
-    fn keys(&self, _: &str, _: Option<&str>, _: u32) -> Result<Vec<String>, StorageError> {
-        unused()
-    }
-    fn head_object(&self, _: &str) -> Result<ObjectInfo, StorageError> {
-        unused()
-    }
-    fn read_object(&self, key: &str, _: Option<ByteRange>) -> Result<Vec<u8>, StorageError> {
-        self.objects.borrow().get(key).cloned().ok_or(StorageError::NotFound)
-    }
-    fn write_object(&self, key: &str, content_type: &str, content: Vec<u8>) -> Result<ObjectInfo, StorageError> {
-        let info =
-            ObjectInfo { size: content.len() as u64, content_type: content_type.into(), sha256: None, created: 0, etag: String::new() };
-        assert!(self.objects.borrow_mut().insert(key.into(), content).is_none(), "an object was overwritten");
-        Ok(info)
-    }
-    fn delete_object(&self, key: &str) -> Result<(), StorageError> {
-        self.objects.borrow_mut().remove(key);
-        Ok(())
-    }
-    fn list_objects(&self, prefix: &str, after: Option<&str>, limit: u32) -> Result<Vec<(String, ObjectInfo)>, StorageError> {
-        let objects = self.objects.borrow();
-        let wanted = objects.iter().filter(|(key, _)| key.starts_with(prefix) && after.is_none_or(|after| key.as_str() > after));
-        let info = |content: &Vec<u8>| ObjectInfo {
-            size: content.len() as u64,
-            content_type: String::new(),
-            sha256: None,
-            created: self.created_ms.get(),
-            etag: String::new(),
-        };
-        Ok(wanted.take(limit as usize).map(|(key, content)| (key.clone(), info(content))).collect())
-    }
-}
-
-/// Remembers what was published and who subscribed.
-#[derive(Default)]
-pub struct TestPubSub {
-    pub published: Rc<RefCell<Vec<Publication>>>,
-    pub subscriptions: RefCell<BTreeMap<ConnectionId, Subscription>>,
-    pub jobs: RefCell<BTreeMap<String, u64>>,
-    steps: Rc<RefCell<Vec<String>>>,
-}
-
-impl PubSub for TestPubSub {
-    fn publish(&self, publication: Publication) {
-        self.published.borrow_mut().push(publication);
-    }
-    fn subscribe(&self, connection: ConnectionId, subscription: Subscription) {
-        self.steps.borrow_mut().push(format!("subscribe {}", subscription.topic));
-        self.subscriptions.borrow_mut().insert(connection, subscription);
-    }
-    fn unsubscribe(&self, connection: ConnectionId, _: &str) {
-        self.subscriptions.borrow_mut().remove(&connection);
-    }
-    fn members(&self, _: &str) -> Vec<Member> {
-        unused()
-    }
-    fn send(&self, _: ConnectionId, _: Frame) {
-        unused()
-    }
-    fn schedule(&self, name: &str, due_ms: u64, _: Vec<u8>) {
-        self.jobs.borrow_mut().insert(name.into(), due_ms);
-    }
-    fn cancel(&self, name: &str) {
-        self.jobs.borrow_mut().remove(name);
-    }
-}
-
-/// Remembers the log.
-#[derive(Default)]
-pub struct TestEffects {
-    pub lines: RefCell<Vec<(Level, String)>>,
-}
-
-impl Effects for TestEffects {
-    fn post(&self, _: OutboundPost) {
-        unused()
-    }
-    fn measure(&self, _: Metric) {}
-    fn measured(&self) -> Vec<Metric> {
-        Vec::new()
-    }
-    fn log(&self, level: Level, message: &str, fields: &str) {
-        self.lines.borrow_mut().push((level, format!("{message} {fields}")));
-    }
-    fn refresh_document(&self, _: &str) -> Option<Vec<u8>> {
-        unused()
-    }
-}
+pub use crate::test_host::Fault;
 
 /// A connection as the host keeps it.
 #[derive(Default)]
@@ -303,71 +28,28 @@ struct Socket {
 
 /// A host with one mount.
 pub struct TestHost {
+    host: HostInMemory,
     mount: Rc<dyn Mount>,
-    pub executor: TestExecutor,
-    pub storage: TestStorage,
-    pub pubsub: TestPubSub,
-    pub effects: TestEffects,
-    pub now_ms: Cell<u64>,
-    pub steps: Rc<RefCell<Vec<String>>>,
     sockets: RefCell<HashMap<ConnectionId, Socket>>,
-    faults: Rc<Faults>,
+}
+
+impl std::ops::Deref for TestHost {
+    type Target = HostInMemory;
+    fn deref(&self) -> &HostInMemory {
+        &self.host
+    }
 }
 
 impl TestHost {
     pub fn new(settings: Json) -> Self {
-        let steps = Rc::new(RefCell::new(Vec::new()));
-        let faults = Rc::new(Faults::default());
-        let connection = Rc::new(rusqlite::Connection::open_in_memory().unwrap());
-        let published = Rc::<RefCell<Vec<Publication>>>::default();
-        let host = Self {
-            mount: Secsync.configure("m", &settings.to_string(), Vec::new()).unwrap(),
-            executor: TestExecutor {
-                connection,
-                faults: faults.clone(),
-                begun: Cell::new(0),
-                published: published.clone(),
-                steps: steps.clone(),
-            },
-            storage: TestStorage::default(),
-            pubsub: TestPubSub { published, steps: steps.clone(), ..TestPubSub::default() },
-            effects: TestEffects::default(),
-            now_ms: Cell::new(1_000_000),
-            steps,
-            sockets: RefCell::default(),
-            faults,
-        };
+        let mount = Secsync.configure("m", &settings.to_string(), Vec::new()).unwrap();
+        let host = Self { host: HostInMemory::default(), mount, sockets: RefCell::default() };
         assert_eq!(host.mount.start(host.imports(), None), Ok(None));
         host
     }
 
-    pub fn imports(&self) -> Imports<'_> {
-        Imports {
-            executor: &self.executor,
-            storage: &self.storage,
-            pubsub: &self.pubsub,
-            effects: &self.effects,
-            app: &NoApp,
-            now_ms: self.now_ms.get(),
-        }
-    }
-
     pub fn mount(&self) -> &dyn Mount {
         self.mount.as_ref()
-    }
-
-    /// The next use of the database fails.
-    pub fn fail(&self, at: Fault, error: SqlError) {
-        self.faults.0.replace(Some((at, error)));
-    }
-
-    /// Answers of more text than this are too large from now on.
-    pub fn limit_answers(&self, bytes: usize) {
-        self.faults.1.set(Some(bytes));
-    }
-
-    pub fn sql(&self, text: &str) -> Vec<Vec<Value>> {
-        run(&self.executor.connection, Statement { sql: text.into(), parameters: Vec::new() }, None).unwrap().rows
     }
 
     pub fn head(path: &str, query: &str) -> RequestHead {

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
 use super::bindings::guest::exports::syncline::sync::{live, socket};
 use super::bindings::guest::syncline::host::types;
@@ -54,11 +55,17 @@ struct Inner {
     /// What the inputs that wait take of the mount's budget.
     inbox: Charge,
     attachment: Vec<u8>,
-    alarm: Option<AbortHandle>,
+    alarm: Option<RunningAlarm>,
     /// Tasks that run.
     tasks: u32,
     /// Tasks that wait for others to end.
     tasks_waiting: VecDeque<Vec<u8>>,
+}
+
+/// The alarm, while it runs.
+struct RunningAlarm {
+    due: Instant,
+    task: AbortHandle,
 }
 
 impl Connection {
@@ -183,7 +190,7 @@ impl Connection {
         let mut inner = self.inner.lock();
         inner.queue.disconnected();
         if let Some(alarm) = inner.alarm.take() {
-            alarm.abort();
+            alarm.task.abort();
         }
     }
 
@@ -348,13 +355,24 @@ impl Connection {
 
     fn set_alarm(self: &Arc<Self>, delay_ms: Option<u64>, mount: &Arc<MountCore>) {
         let alarm = delay_ms.map(|delay_ms| {
-            self.later(delay_ms, mount, |connection| {
+            let task = self.later(delay_ms, mount, |connection| {
                 connection.inner.lock().alarm = None;
                 connection.push(socket::Input::Wake, 0);
-            })
+            });
+            RunningAlarm { due: Instant::now() + Duration::from_millis(delay_ms), task }
         });
         if let Some(old) = std::mem::replace(&mut self.inner.lock().alarm, alarm) {
-            old.abort();
+            old.task.abort();
+        }
+    }
+
+    /// The alarm goes off no later than so long from now: it is started, or brought forward.
+    pub(crate) fn alarm_within(self: &Arc<Self>, delay_ms: u64, mount: &Arc<MountCore>) {
+        let due = Instant::now() + Duration::from_millis(delay_ms);
+        // A short one may have gone off before it was noted here.
+        let earlier = |alarm: &RunningAlarm| alarm.due <= due && !alarm.task.is_finished();
+        if !self.inner.lock().alarm.as_ref().is_some_and(earlier) {
+            self.set_alarm(Some(delay_ms), mount);
         }
     }
 

@@ -152,7 +152,7 @@ impl MountCore {
         Encoded { templates, outcomes: deliveries.outcomes }
     }
 
-    fn for_group(&self, deliveries: &Encoded, group: usize, connection: &Arc<Connection>, topic: &str) -> Filled {
+    fn for_group(self: &Arc<Self>, deliveries: &Encoded, group: usize, connection: &Arc<Connection>, topic: &str) -> Filled {
         match deliveries.outcomes.get(group) {
             None | Some(GroupOutcome::Skip) => Filled::default(),
             Some(GroupOutcome::Send(indexes)) => {
@@ -185,13 +185,16 @@ impl MountCore {
     }
 
     /// A frame of a template for one subscriber; none where its cursor is already there.
-    fn fill_in(&self, shared: Option<&Frame>, template: &Template, connection: &Arc<Connection>, topic: &str) -> Option<Frame> {
+    fn fill_in(self: &Arc<Self>, shared: Option<&Frame>, template: &Template, connection: &Arc<Connection>, topic: &str) -> Option<Frame> {
         let cursor = self.cursor(connection.id, topic);
         if let Some(after) = template.cursor_after {
             if cursor.is_some_and(|cursor| cursor >= after) {
                 return None;
             }
             self.set_cursor(connection.id, topic, after);
+        }
+        if let Some(delay_ms) = template.alarm_after_ms {
+            connection.alarm_within(delay_ms, self);
         }
         if shared.is_some() {
             return shared.cloned();

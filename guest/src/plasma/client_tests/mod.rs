@@ -1,0 +1,10 @@
+//! The rows of docs/protocols/plasma.md as clients and whoever runs the server see them, told as stories.
+
+mod bad_input;
+mod conversations;
+mod hooks;
+mod operating;
+mod realtime;
+mod requests;
+mod settings;
+mod support;

@@ -1,0 +1,146 @@
+//! `/admin/…` (section 18): for whoever runs the server.
+
+use serde_json::{Map, Value as Json, json};
+
+use super::body::Body;
+use super::refusal::Refusal;
+use super::{Answer, parse_id};
+use crate::http::{header, json_response};
+use crate::plasma::Call;
+use crate::plasma::compaction::CompactUpTo;
+use crate::plasma::hooks::{Hook, WriteHooks};
+use crate::plasma::jobs;
+use crate::plasma::metrics;
+use crate::plasma::migration::MigrationRefused;
+use crate::plasma::realtime::topics;
+use crate::plasma::schema::Schema;
+use crate::plasma::server_db::{Operation, Policy, WriteRefused};
+use crate::registry::{BodyOut, Request, Response};
+
+/// How long a request compacts before it leaves the rest to a job.
+const COMPACT_MS_MAX: u128 = 3000;
+
+/// Answers a request whose token was checked.
+pub fn admin(call: &Call<'_>, name: &str, request: &Request) -> Answer {
+    match name {
+        "errors" => errors(call),
+        "metrics" => Ok(metrics_text(call, call.engine.version(call.imports)?)),
+        "schema" => Ok(schema(call)),
+        "stats" => stats(call),
+        "db" => db(call, &Body::read(call, request)?),
+        "compact" => compact(call, &Body::read(call, request)?),
+        "migrate" => migrate(call, &Body::read(call, request)?),
+        "forget" => forget(call, &Body::read(call, request)?),
+        "revoke" => revoke(call, &Body::read(call, request)?),
+        _ => Err(Refusal::NotFound),
+    }
+}
+
+fn json(body: &Json) -> Answer {
+    Ok(json_response(200, body.to_string()))
+}
+
+fn errors(call: &Call<'_>) -> Answer {
+    let errors = call.kept_errors().ok_or_else(|| Refusal::Unavailable("the errors could not be read".into()))?;
+    json(&json!({ "errors": errors }))
+}
+
+fn metrics_text(call: &Call<'_>, version: u64) -> Response {
+    let text = metrics::render(&call.imports.effects.measured(), version);
+    let headers = vec![header("content-type", "text/plain; version=0.0.4"), header("cache-control", "no-store")];
+    Response { status: 200, headers, body: BodyOut::Bytes(text.into_bytes()) }
+}
+
+fn schema(call: &Call<'_>) -> Response {
+    let schema = call.engine.schema();
+    let tables: Vec<_> = schema.tables().iter().map(|table| &table.name).collect();
+    let body = json!({"schemaVersion": call.settings.schema_version, "schema": schema.source(), "tables": tables});
+    json_response(200, body.to_string())
+}
+
+fn stats(call: &Call<'_>) -> Answer {
+    let stats = call.engine.stats(call.imports)?;
+    json(&serde_json::to_value(stats).map_err(|error| Refusal::Internal(error.to_string()))?)
+}
+
+/// A key of a body that has a type, or is absent or null.
+fn optional<T: serde::de::DeserializeOwned>(body: &Body, key: &str, expected: &str) -> Result<Option<T>, Refusal> {
+    let value = body.0.get(key).cloned().unwrap_or(Json::Null);
+    serde_json::from_value(value).map_err(|_| Refusal::invalid(format!("{key} must be {expected}")))
+}
+
+fn db(call: &Call<'_>, body: &Body) -> Answer {
+    let ctx: Option<Map<String, Json>> = optional(body, "as", "an object or null")?;
+    let policy = ctx.map_or(Policy::Bypass, Policy::Enforce);
+    let listed: Option<Vec<Json>> = optional(body, "ops", "an array")?;
+    let listed = listed.ok_or_else(|| Refusal::invalid("ops must be an array"))?;
+    let parse =
+        |(index, source): (usize, &Json)| Operation::parse(source).map_err(|problem| Refusal::invalid(format!("ops[{index}]: {problem}")));
+    let operations: Vec<Operation> = listed.iter().enumerate().map(parse).collect::<Result<_, _>>()?;
+    let written = call.engine.write(call.imports, &policy, &operations, &WriteHooks::of(call)).map_err(|refused| match refused {
+        WriteRefused::Authorization { table, action } => Refusal::WriteDenied { table, action: action.name() },
+        WriteRefused::Invalid(reason) => Refusal::WriteFailed(reason),
+        WriteRefused::Failure(failure) => failure.into(),
+    })?;
+    json(&json!({"ok": true, "version": written.version, "changed": written.changed}))
+}
+
+fn compact(call: &Call<'_>, body: &Body) -> Answer {
+    let keep: Option<u64> = optional(body, "keepVersions", "a non-negative integer")?;
+    let version: Option<u64> = optional(body, "upToVersion", "a non-negative integer")?;
+    let tombstones_only = optional(body, "tombstonesOnly", "a boolean")?.unwrap_or(false);
+    let up_to = match (keep, version) {
+        (Some(_), Some(_)) => return Err(Refusal::invalid("only one of keepVersions and upToVersion may be given")),
+        (None, Some(version)) => CompactUpTo::Version(version),
+        (keep, None) => CompactUpTo::Keep(keep.unwrap_or(0)),
+    };
+    let begun = std::time::Instant::now();
+    let mut step = call.engine.compact(call.imports, up_to, tombstones_only)?;
+    let mut removed = step.removed;
+    let mut done = true;
+    while let Some(cursor) = step.next.take() {
+        if begun.elapsed().as_millis() > COMPACT_MS_MAX {
+            jobs::compact_later(call, &cursor);
+            done = false;
+            break;
+        }
+        step = call.engine.compact_on(call.imports, cursor)?;
+        removed += step.removed;
+    }
+    json(&json!({"ok": true, "removed": removed, "kept": step.kept, "minVersion": step.min_version, "done": done}))
+}
+
+fn migrate(call: &Call<'_>, body: &Body) -> Answer {
+    let source = body.0.get("schema").ok_or_else(|| Refusal::invalid("schema is missing"))?;
+    let schema = Schema::parse(source, "schema").map_err(|problems| Refusal::InvalidRequest(problems.join("; ")))?;
+    let dry_run = optional(body, "dryRun", "a boolean")?.unwrap_or(false);
+    let allow_destructive = optional(body, "allowDestructive", "a boolean")?.unwrap_or(false);
+    let done = call.engine.migrate(call.imports, &schema, dry_run, allow_destructive).map_err(|refused| match refused {
+        MigrationRefused::Refused { reasons, diff } => Refusal::MigrationRefused(json!({"reasons": reasons, "diff": diff})),
+        MigrationRefused::Failure(failure) => failure.into(),
+    })?;
+    let result = serde_json::to_value(&done).map_err(|error| Refusal::Internal(error.to_string()))?;
+    if !dry_run {
+        topics::publish_pokes(call, call.engine.version(call.imports)?);
+        if call.settings.on_pushed.app {
+            call.tell_app(Hook::Migration, &result, None);
+        }
+    }
+    json(&result)
+}
+
+fn forget(call: &Call<'_>, body: &Body) -> Answer {
+    let client_group_id = parse_id("clientGroupID", body.0.get("clientGroupID"))?;
+    let known = call.engine.forget(call.imports, &client_group_id)?;
+    if known {
+        // Whoever is connected as this group learns of it when it pulls.
+        topics::poke_group(call, &client_group_id, call.engine.version(call.imports)?);
+    }
+    json(&json!({"ok": true, "forgotten": known}))
+}
+
+fn revoke(call: &Call<'_>, body: &Body) -> Answer {
+    let user_id = parse_id("userId", body.0.get("userId"))?;
+    topics::revoke(call, &user_id);
+    json(&json!({"ok": true}))
+}

@@ -1,0 +1,140 @@
+//! What the head alone decides: path, method, size, credentials, `?limit` (section 5.3, steps 1 to 4).
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value as Json};
+
+use super::credentials;
+use super::refusal::Refusal;
+use super::route::{ADMIN_READS, ADMIN_WRITES, Route};
+use crate::auth::{Denied, Recognised};
+use crate::http::{content_length, header_text, query_parameter};
+use crate::imports::RequestHead;
+use crate::plasma::Call;
+use crate::registry::{AdmitAccept, BodyPlan};
+use crate::secrets;
+
+/// What was found out, so that nothing is checked twice.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Admitted {
+    /// What is known of the caller.
+    pub ctx: Map<String, Json>,
+    /// When the credentials end, milliseconds since 1970.
+    pub expires_at_ms: Option<u64>,
+    /// The client group that the credentials are for.
+    pub client_group_id: Option<String>,
+    /// The client that they are for.
+    pub client_id: Option<String>,
+    /// `?limit`
+    pub limit: Option<usize>,
+}
+
+impl Admitted {
+    /// From the context of an admission.
+    pub fn decode(context: &[u8]) -> Self {
+        // What cannot be read is what nobody wrote: nothing is known of the caller.
+        serde_json::from_slice(context).unwrap_or_default()
+    }
+
+    /// Whether the credentials are for this client group and client, as far as the request names them.
+    pub fn check_ids(&self, client_group_id: Option<&str>, client_id: Option<&str>) -> Result<(), Refusal> {
+        let differs = |own: &Option<String>, named: Option<&str>| own.as_deref().zip(named).is_some_and(|(own, named)| own != named);
+        if differs(&self.client_group_id, client_group_id) || differs(&self.client_id, client_id) {
+            return Err(Refusal::Forbidden("client-group-mismatch"));
+        }
+        Ok(())
+    }
+}
+
+/// Decides from the head.
+pub fn admit(call: &Call<'_>, route: Option<&Route>, head: &RequestHead) -> Result<AdmitAccept, Refusal> {
+    let settings = call.settings;
+    let route = route.filter(|route| exists(call, route)).ok_or(Refusal::NotFound)?;
+    if !route.methods().contains(&head.method.as_str()) {
+        return Err(Refusal::MethodNotAllowed(route.methods()));
+    }
+    let body_bytes_max = match route {
+        Route::Admin(_) => settings.body_bytes_max,
+        _ => {
+            check_size(settings.payload_bytes_max, head)?;
+            settings.body_bytes_max
+        }
+    };
+    let admitted = match route {
+        Route::Health => Admitted::default(),
+        Route::Admin(_) => {
+            check_admin(call, head)?;
+            Admitted::default()
+        }
+        _ => admit_caller(call, route, head)?,
+    };
+    match route {
+        Route::Socket => return Err(Refusal::invalid("a WebSocket handshake is expected")),
+        Route::Blob { hash, .. } if !is_hash(hash) => {
+            return Err(Refusal::BlobInvalidRequest("the hash must be 64 lowercase hex digits".into()));
+        }
+        Route::Blob { .. } | Route::Snapshot | Route::Live => return Err(Refusal::NotFound),
+        _ => {}
+    }
+    let limit = if *route == Route::Pull { page_limit(call, head)? } else { None };
+    let context = serde_json::to_vec(&Admitted { limit, ..admitted }).map_err(|error| Refusal::Internal(error.to_string()))?;
+    Ok(AdmitAccept { body: BodyPlan::Inline(body_bytes_max), context })
+}
+
+/// Recognises the caller of a request or upgrade.
+pub fn admit_caller(call: &Call<'_>, route: &Route, head: &RequestHead) -> Result<Admitted, Refusal> {
+    let token = credentials::token(head, route.takes_query_token(&head.method));
+    let recognised = call.settings.auth.recognise(call.imports, call.mount, token.as_deref(), head);
+    let Recognised { mut ctx, expires_at_ms } = recognised.map_err(|denied| match denied {
+        Denied::Refused(reason) => Refusal::Unauthorized(reason),
+        Denied::Unavailable(problem) => Refusal::Unavailable(problem),
+    })?;
+    // These change with every token, and no rule may rest on them.
+    ctx.remove("iat");
+    ctx.remove("exp");
+    if !ctx.get("userId").is_some_and(|user| user.is_string() || user.is_number()) {
+        return Err(Refusal::Unauthorized("the credentials name no user".into()));
+    }
+    let id = |name: &str| ctx.get(name).and_then(Json::as_str).map(str::to_owned);
+    let (client_group_id, client_id) = (id("clientGroupID"), id("clientID"));
+    let admitted = Admitted { ctx, expires_at_ms, client_group_id, client_id, limit: None };
+    admitted.check_ids(header_text(head, "x-plasma-client-group"), header_text(head, "x-plasma-client"))?;
+    Ok(admitted)
+}
+
+/// Whether the settings let a route exist.
+fn exists(call: &Call<'_>, route: &Route) -> bool {
+    match route {
+        Route::Admin(name) => call.settings.admin_token.is_some() && [&ADMIN_READS[..], &ADMIN_WRITES].concat().contains(&name.as_str()),
+        Route::Poke | Route::Socket | Route::Live => call.settings.poke.is_some(),
+        Route::Blob { .. } => call.settings.blobs.is_some(),
+        _ => true,
+    }
+}
+
+fn check_size(limit: u64, head: &RequestHead) -> Result<(), Refusal> {
+    match content_length(head) {
+        Some(got) if got > limit => Err(Refusal::PayloadTooLarge { limit, got }),
+        _ => Ok(()),
+    }
+}
+
+fn check_admin(call: &Call<'_>, head: &RequestHead) -> Result<(), Refusal> {
+    let presented = header_text(head, "authorization").and_then(|_| credentials::of_header(head)).unwrap_or_default();
+    let good = call.settings.admin_token.as_ref().is_some_and(|token| secrets::equal(presented, token));
+    if good { Ok(()) } else { Err(Refusal::Unauthorized("the admin token is needed".into())) }
+}
+
+fn is_hash(hash: &str) -> bool {
+    hash.len() == 64 && hash.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// `?limit`: what is beyond the page size is lowered to it.
+fn page_limit(call: &Call<'_>, head: &RequestHead) -> Result<Option<usize>, Refusal> {
+    let Some(text) = query_parameter(head, "limit") else { return Ok(None) };
+    let digits = !text.starts_with('0') && !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    if !digits {
+        return Err(Refusal::invalid("limit must be a positive integer"));
+    }
+    // More digits than a number holds are more rows than a page holds.
+    Ok(Some(text.parse().unwrap_or(usize::MAX).min(call.settings.page_rows_max)))
+}

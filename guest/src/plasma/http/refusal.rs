@@ -1,0 +1,166 @@
+//! Every way in which a request is refused, and what the client then reads (sections 5.4 and 17).
+
+use serde_json::{Value as Json, json};
+
+use crate::http::{header, json_response};
+use crate::imports::Level;
+use crate::plasma::Call;
+use crate::plasma::engine::Dialect;
+use crate::plasma::errors::{Report, error_body};
+use crate::plasma::failure::Failure;
+use crate::registry::Response;
+
+/// Why a request was refused. Each variant is one reply.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Refusal {
+    /// There is no such path.
+    NotFound,
+    /// The path does not take the method; these it takes.
+    MethodNotAllowed(&'static [&'static str]),
+    /// The body is too large.
+    PayloadTooLarge {
+        /// Bytes that are allowed.
+        limit: u64,
+        /// Bytes that came, or more than that.
+        got: u64,
+    },
+    /// No good credentials.
+    Unauthorized(String),
+    /// Not this user's.
+    Forbidden(&'static str),
+    /// Malformed.
+    InvalidRequest(String),
+    /// A malformed request for a blob.
+    BlobInvalidRequest(String),
+    /// Another protocol version.
+    ProtocolMismatch {
+        /// Whose words.
+        dialect: Dialect,
+        /// `push` or `pull`.
+        request: &'static str,
+        /// The client's.
+        got: i64,
+    },
+    /// Another schema version.
+    SchemaMismatch {
+        /// Whose words.
+        dialect: Dialect,
+        /// The server's.
+        expected: String,
+        /// The client's.
+        got: String,
+    },
+    /// More mutations than a push may have.
+    TooManyMutations {
+        /// How many are allowed.
+        limit: usize,
+        /// How many came.
+        got: usize,
+    },
+    /// What the client had is gone.
+    ClientStateNotFound(Dialect),
+    /// A migration was refused.
+    MigrationRefused(Json),
+    /// A write of the server's side was denied.
+    WriteDenied {
+        /// Where.
+        table: String,
+        /// What.
+        action: &'static str,
+    },
+    /// A write of the server's side failed.
+    WriteFailed(String),
+    /// It passes; the text is for the log.
+    Unavailable(String),
+    /// It does not pass; the text is for the log.
+    Internal(String),
+}
+
+impl From<Failure> for Refusal {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Aborted | Failure::Unavailable(_) => Refusal::Unavailable(failure.to_string()),
+            Failure::Unexpected(what) => Refusal::Internal(what),
+        }
+    }
+}
+
+impl Refusal {
+    /// A malformed request.
+    pub fn invalid(reason: impl Into<String>) -> Self {
+        Refusal::InvalidRequest(reason.into())
+    }
+
+    /// What the client reads.
+    pub fn response(&self) -> Response {
+        let (status, body) = self.status_and_body();
+        let mut response = json_response(status, body.to_string());
+        match self {
+            Refusal::MethodNotAllowed(methods) => response.headers.push(header("allow", format!("{}, OPTIONS", methods.join(", ")))),
+            Refusal::Unauthorized(_) => response.headers.push(header("www-authenticate", "Bearer")),
+            Refusal::Unavailable(_) => response.headers.push(header("retry-after", "1")),
+            _ => {}
+        }
+        response
+    }
+
+    fn status_and_body(&self) -> (u16, Json) {
+        let native = |dialect: &Dialect| *dialect == Dialect::Native;
+        let reason = |kind: &str, reason: &str| error_body(kind, json!({ "reason": reason }));
+        // A Replicache client reads bodies of status 200 only.
+        let replicache = |kind: &str, payload: Json| (200, error_body(kind, payload));
+        match self {
+            Refusal::NotFound => (404, error_body("not-found", Json::Null)),
+            Refusal::MethodNotAllowed(_) => (405, error_body("method-not-allowed", Json::Null)),
+            Refusal::PayloadTooLarge { limit, got } => (413, error_body("payload-too-large", json!({"limit": limit, "got": got}))),
+            Refusal::Unauthorized(why) => (401, reason("unauthorized", why)),
+            Refusal::Forbidden(why) => (403, reason("forbidden", why)),
+            Refusal::InvalidRequest(why) => (400, reason("invalid-request", why)),
+            Refusal::BlobInvalidRequest(why) => (400, reason("blob-invalid-request", why)),
+            Refusal::ProtocolMismatch { dialect, got, .. } if native(dialect) => {
+                (409, error_body("protocol-mismatch", json!({"expected": 1, "got": got})))
+            }
+            Refusal::ProtocolMismatch { request, .. } => replicache("VersionNotSupported", json!({ "versionType": request })),
+            Refusal::SchemaMismatch { dialect, expected, got } if native(dialect) => {
+                (409, error_body("schema-mismatch", json!({"expected": expected, "got": got})))
+            }
+            Refusal::SchemaMismatch { .. } => replicache("VersionNotSupported", json!({"versionType": "schema"})),
+            Refusal::TooManyMutations { limit, got } => (413, error_body("too-many-mutations", json!({"limit": limit, "got": got}))),
+            Refusal::ClientStateNotFound(dialect) if native(dialect) => (410, error_body("client-state-not-found", Json::Null)),
+            Refusal::ClientStateNotFound(_) => replicache("ClientStateNotFound", Json::Null),
+            Refusal::MigrationRefused(payload) => (409, error_body("migration-refused", payload.clone())),
+            Refusal::WriteDenied { table, action } => (403, error_body("plasma-authorization", json!({"table": table, "action": action}))),
+            Refusal::WriteFailed(why) => (422, reason("db-error", why)),
+            Refusal::Unavailable(_) => (503, error_body("unavailable", Json::Null)),
+            Refusal::Internal(_) => (500, error_body("internal", Json::Null)),
+        }
+    }
+
+    /// What whoever runs the server is told.
+    fn report(&self) -> Option<Report> {
+        let invalid = |reason: String| Some(Report::InvalidRequest { reason });
+        match self {
+            Refusal::Unauthorized(_) | Refusal::Forbidden(_) => Some(Report::Unauthorized),
+            Refusal::InvalidRequest(reason) => invalid(reason.clone()),
+            Refusal::PayloadTooLarge { limit, got } => invalid(format!("a body of {got} bytes, limit {limit}")),
+            Refusal::TooManyMutations { limit, got } => invalid(format!("{got} mutations, limit {limit}")),
+            Refusal::BlobInvalidRequest(reason) => Some(Report::BlobInvalidRequest { reason: reason.clone() }),
+            Refusal::ProtocolMismatch { got, .. } => Some(Report::ProtocolMismatch { got: *got }),
+            Refusal::SchemaMismatch { expected, got, .. } => Some(Report::SchemaMismatch { expected: expected.clone(), got: got.clone() }),
+            _ => None,
+        }
+    }
+}
+
+impl Call<'_> {
+    /// Reports a refusal where it is one of those that are reported, and logs what is the server's own trouble.
+    pub fn refused(&self, refusal: &Refusal) {
+        if let Some(report) = refusal.report() {
+            self.report(&[report]);
+        }
+        if let Refusal::Unavailable(problem) | Refusal::Internal(problem) = refusal {
+            let fields = json!({ "problem": problem }).to_string();
+            self.imports.effects.log(Level::Error, "plasma: a request could not be served", &fields);
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! plasma: push and pull over SQL tables (docs/protocols/plasma.md).
+//!
+//! This file wires the room to the registry. What clients see is in `http` and `realtime`, `settings` and `plan` say what was
+//! configured, `errors`, `metrics` and `hooks` what others are told, `jobs` what is done by itself. Below them lies the engine
+//! (`engine`, `push`, `pull`, `server_db`, `migration`, `compaction`), which knows tables, and neither HTTP nor topics; `schema` and
+//! `language` are what it speaks.
+//!
+//! Promise: 200 on a push leaves only after what it tells of is durable; a poke leaves if and only if its version does.
+
+pub mod compaction;
+pub mod cookie;
+pub mod engine;
+pub mod envelope;
+pub mod errors;
+pub mod failure;
+pub mod groups;
+pub mod hooks;
+pub mod http;
+pub mod jobs;
+pub mod language;
+pub mod metrics;
+pub mod migration;
+pub mod mutators;
+pub mod plan;
+pub mod pull;
+pub mod push;
+pub mod realtime;
+pub mod schema;
+pub mod server_db;
+pub mod settings;
+pub mod stats;
+mod store;
+mod table_sql;
+mod write;
+
+#[cfg(test)]
+mod client_tests;
+#[cfg(test)]
+mod tests;
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use crate::imports::{ConnectionId, Dialect, Imports, Publication, RequestHead};
+use crate::registry::{Admission, Connection, Deliveries, Group, Input, Mount, Outcome, Plan, Protocol, Request, Response, UpgradeResult};
+use engine::{DATABASE, Engine, EngineOptions, MigrationMode};
+use settings::{MigrationsMode, Settings};
+
+/// The protocol.
+pub struct Plasma;
+
+impl Protocol for Plasma {
+    fn name(&self) -> &'static str {
+        "plasma"
+    }
+
+    fn check(&self, settings: &str) -> Result<Plan, Vec<String>> {
+        Ok(plan::plan(&Settings::parse(settings)?))
+    }
+
+    fn configure(&self, mount: &str, settings: &str, documents: Vec<(String, Vec<u8>)>) -> Result<Rc<dyn Mount>, String> {
+        let mut settings = Settings::parse(settings).map_err(|problems| problems.join("; "))?;
+        settings.auth.take_documents(&documents);
+        let mutators = std::mem::take(&mut settings.mutators);
+        let engine = Engine::new(settings.schema.clone(), mutators, engine_options(mount, &settings));
+        Ok(Rc::new(PlasmaMount { name: mount.to_owned(), settings, engine }))
+    }
+}
+
+fn engine_options(mount: &str, settings: &Settings) -> EngineOptions {
+    let rows = |rows: &Vec<_>| rows.iter().cloned().map(serde_json::Value::Object).collect();
+    EngineOptions {
+        mount: mount.to_owned(),
+        schema_version: settings.schema_version.clone(),
+        region: settings.sequencer.region.clone(),
+        migrations: match settings.migrations.mode {
+            MigrationsMode::Auto => MigrationMode::Auto,
+            MigrationsMode::Check => MigrationMode::Check,
+            MigrationsMode::Off => MigrationMode::Off,
+        },
+        allow_destructive: settings.migrations.allow_destructive,
+        seed: settings.seed.iter().map(|(table, of)| (table.clone(), rows(of))).collect(),
+        envelopes: settings.envelope_limits.clone(),
+        require_uploaded: settings.blobs.as_ref().is_some_and(|blobs| blobs.require_uploaded),
+        before_images: settings.change_log.before_images,
+        client_group_ttl_ms: settings.client_group_ttl_ms,
+        app_authorizes: false,
+    }
+}
+
+/// One mount: its settings, and the engine that follows from them.
+struct PlasmaMount {
+    name: String,
+    settings: Settings,
+    engine: Engine,
+}
+
+/// What a call needs.
+pub struct Call<'a> {
+    /// Name of the mount.
+    pub mount: &'a str,
+    /// Its settings.
+    pub settings: &'a Settings,
+    /// Its engine.
+    pub engine: &'a Engine,
+    /// What the host gives.
+    pub imports: Imports<'a>,
+    /// The request or connection; 0 for jobs.
+    pub connection: ConnectionId,
+    /// Hooks that this call left to jobs.
+    hook_jobs: Cell<u32>,
+}
+
+impl PlasmaMount {
+    fn call<'a>(&'a self, imports: Imports<'a>, connection: ConnectionId) -> Call<'a> {
+        Call { mount: &self.name, settings: &self.settings, engine: &self.engine, imports, connection, hook_jobs: Cell::new(0) }
+    }
+
+    /// The host must speak the SQL that the settings expect.
+    fn check_dialect(&self, imports: Imports<'_>) -> Result<(), String> {
+        let info = imports.executor.describe(DATABASE).map_err(|error| format!("plasma: the database cannot be reached: {error:?}"))?;
+        let name = |dialect| if dialect == Dialect::Sqlite { "sqlite" } else { "postgres" };
+        match self.settings.dialect {
+            Some(expected) if expected != info.dialect => {
+                let (expected, found) = (name(expected), name(info.dialect));
+                Err(format!("executor, dialect: the settings expect {expected}, the host's executor is {found}"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Mount for PlasmaMount {
+    fn start(&self, imports: Imports<'_>, _cursor: Option<Vec<u8>>) -> Result<Option<Vec<u8>>, String> {
+        self.check_dialect(imports)?;
+        self.engine.start(imports)?;
+        jobs::start(&self.call(imports, 0));
+        Ok(None)
+    }
+
+    fn admit(&self, imports: Imports<'_>, connection: ConnectionId, head: RequestHead) -> Admission {
+        http::admit(&self.call(imports, connection), &head)
+    }
+
+    fn handle(&self, imports: Imports<'_>, request: Request) -> Response {
+        http::handle(&self.call(imports, request.connection), &request)
+    }
+
+    fn upgrade(&self, imports: Imports<'_>, connection: ConnectionId, head: RequestHead) -> UpgradeResult {
+        realtime::open_socket(&self.call(imports, connection), &head)
+    }
+
+    fn receive(&self, imports: Imports<'_>, connection: Connection, inputs: Vec<Input>) -> Outcome {
+        realtime::receive(&self.call(imports, connection.id), &connection, inputs)
+    }
+
+    fn closed(&self, imports: Imports<'_>, connection: Connection, _code: u16) {
+        realtime::closed(&self.call(imports, connection.id), &connection);
+    }
+
+    fn deliver(&self, imports: Imports<'_>, publication: Publication, groups: Vec<Group>) -> Deliveries {
+        realtime::deliver(&self.call(imports, 0), &publication, &groups)
+    }
+
+    fn fire(&self, imports: Imports<'_>, name: &str, payload: Vec<u8>, cursor: Option<Vec<u8>>) -> Option<Vec<u8>> {
+        jobs::fire(&self.call(imports, 0), name, &payload, cursor)
+    }
+}

@@ -1,0 +1,158 @@
+//! One page: entries of the log and the rows that they stand for.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value as Json};
+
+use super::patch::{Change, Patch, push_row};
+use crate::imports::{Query, Value};
+use crate::plasma::cookie::Loading;
+use crate::plasma::engine::Engine;
+use crate::plasma::failure::Failure;
+use crate::plasma::language::Bindings;
+use crate::plasma::store;
+use crate::plasma::store::changes::{self, Entry};
+use crate::sql::Sql;
+
+/// Entries that one page looks at, in pages' worths: where most rows are invisible, a page ends after so many all the same.
+const PAGES_LOOKED_AT: usize = 16;
+
+/// Reads for one caller from one view.
+pub struct Reader<'a> {
+    /// Whose schema.
+    pub engine: &'a Engine,
+    /// How statements are written.
+    pub sql: &'a Sql,
+    /// The view.
+    pub view: &'a dyn Query,
+    /// What read predicates see as `ctx`.
+    pub context: &'a Map<String, Json>,
+}
+
+/// How far a page got.
+#[derive(Debug, PartialEq)]
+pub struct Page {
+    /// All versions up to this one are in it.
+    pub reached: u64,
+    /// Whether there may be more.
+    pub has_more: bool,
+}
+
+/// What has been read for a page.
+#[derive(Default)]
+struct Found {
+    entries: Vec<Entry>,
+    /// By entry: what becomes of it.
+    fates: Vec<Fate>,
+    /// The JSON of all rows, one after the other.
+    rows: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Fate {
+    /// The client never had it.
+    Nothing,
+    /// The client must forget it.
+    Delete,
+    /// The client gets the row that lies here in `rows`.
+    Put(usize, usize),
+}
+
+impl Reader<'_> {
+    /// Reads what follows `from`, at most `rows_max` operations, but at least one version whole.
+    pub fn page(&self, from: &Loading, current: u64, rows_max: usize, patch: &mut Patch) -> Result<Page, Failure> {
+        let chunk = rows_max.saturating_add(1);
+        let mut found = Found::default();
+        let mut place = (from.v, u64::MAX);
+        let page = loop {
+            let entries = changes::live_after(self.sql, self.view, place, chunk)?;
+            let exhausted = entries.len() < chunk;
+            if let Some(last) = entries.last() {
+                place = (last.version, last.sequence);
+            }
+            self.resolve(entries, from.s, &mut found)?;
+            let wanted = found.fates.iter().filter(|fate| **fate != Fate::Nothing).count();
+            if exhausted && wanted <= rows_max {
+                break Page { reached: current, has_more: false };
+            }
+            // The last version that was read may go on behind the chunk.
+            let whole_below = if exhausted { u64::MAX } else { place.0 };
+            let enough = wanted > rows_max || found.entries.len() >= rows_max.saturating_mul(PAGES_LOOKED_AT);
+            if let Some(reached) = found.cut(whole_below, rows_max).filter(|_| enough || exhausted) {
+                let has_more = found.entries.last().is_some_and(|last| last.version > reached) || !exhausted;
+                break Page { reached: if has_more { reached } else { current }, has_more };
+            }
+        };
+        let table_of = found.entries.iter().zip(&found.fates).take_while(|(entry, _)| entry.version <= page.reached);
+        for (entry, fate) in table_of {
+            let row = match *fate {
+                Fate::Nothing => continue,
+                Fate::Delete => None,
+                Fate::Put(begin, end) => Some(&found.rows[begin..end]),
+            };
+            patch.push(Change { table: &entry.table, key: &entry.key, version: entry.version, row })?;
+        }
+        Ok(page)
+    }
+
+    /// Finds out what becomes of entries. Those at or below `none_until` that show nothing the client never had.
+    fn resolve(&self, entries: Vec<Entry>, none_until: u64, found: &mut Found) -> Result<(), Failure> {
+        let first = found.entries.len();
+        let gone = |entry: &Entry| if entry.version > none_until { Fate::Delete } else { Fate::Nothing };
+        found.fates.extend(entries.iter().map(gone));
+        let mut by_table: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+        for (index, entry) in entries.iter().enumerate().filter(|(_, entry)| entry.put) {
+            by_table.entry(&entry.table).or_default().push(index);
+        }
+        for (table, indexes) in by_table {
+            // A table that a migration dropped has nothing left to show.
+            let Some(table) = self.engine.schema.table(table) else { continue };
+            let reads = self.engine.pulls.table(self.sql, table);
+            let keys = list_of(indexes.iter().map(|index| entries[*index].key.as_str()));
+            let statement = reads.rows.statement(&Bindings::of_context(self.context), &[keys.into()]);
+            let statement = statement.map_err(|error| Failure::Unexpected(error.to_string()))?;
+            for cells in store::checked(self.view.query(statement, None)?)? {
+                let position = changes::position(self.sql, cells.first().unwrap_or(&Value::Null))?;
+                let index = *indexes.get(position).ok_or_else(|| Failure::Unexpected("a row beside the list".into()))?;
+                let begin = found.rows.len();
+                push_row(&mut found.rows, &reads, &cells[1..]);
+                found.fates[first + index] = Fate::Put(begin, found.rows.len());
+            }
+        }
+        found.entries.extend(entries);
+        Ok(())
+    }
+}
+
+impl Found {
+    /// The last version below `whole_below` up to which there are at most `rows_max` operations; where already the first has
+    /// more, that one. None: not even one version is whole.
+    fn cut(&self, whole_below: u64, rows_max: usize) -> Option<u64> {
+        let mut cut = None;
+        let mut count = 0;
+        for (index, (entry, fate)) in self.entries.iter().zip(&self.fates).enumerate() {
+            count += usize::from(*fate != Fate::Nothing);
+            let ends = self.entries.get(index + 1).is_none_or(|next| next.version > entry.version);
+            if ends && entry.version < whole_below {
+                if count > rows_max && cut.is_some() {
+                    break;
+                }
+                cut = Some(entry.version);
+            }
+        }
+        cut
+    }
+}
+
+/// A JSON array of members that are JSON already.
+pub fn list_of<'a>(members: impl Iterator<Item = &'a str>) -> String {
+    let mut list = String::from("[");
+    for (index, member) in members.enumerate() {
+        if index > 0 {
+            list.push(',');
+        }
+        list.push_str(member);
+    }
+    list.push(']');
+    list
+}

@@ -1,0 +1,266 @@
+//! What became visible or invisible without having changed itself.
+//!
+//! A read predicate may reach other tables by `exists`. Where some of those changed since the version whose visibility the client
+//! has, the statement below compares the predicate over the tables as they are with the predicate over the tables as they were: a
+//! table as it was is what is unchanged, and the before-images of what changed. It first restricts to rows that a changed row, as it
+//! is or was, has to do with: only they can have flipped.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Map, Value as Json};
+
+use super::page::{Reader, list_of};
+use super::patch::push_row;
+use super::statements::{has_key, push_list};
+use crate::imports::{Dialect, Value};
+use crate::plasma::cookie::Loading;
+use crate::plasma::failure::Failure;
+use crate::plasma::language::{Bindings, Compiled, Exists, Frame, Predicate, Scope, Sources, SqlBuilder};
+use crate::plasma::schema::{Schema, Table, bulk_cell, bulk_value, pk_json, quoted};
+use crate::plasma::store::changes::{self, Past};
+use crate::plasma::store::{self, meta};
+use crate::plasma::table_sql::cells;
+use crate::plasma::write::row_of;
+use crate::sql::Sql;
+
+/// Changed rows of one table that are compared; more: the client begins anew.
+const CHANGES_MAX: usize = 20_000;
+/// Rows that may flip in one table; more: the client begins anew, page by page.
+const FLIPS_MAX: usize = 10_000;
+
+/// A row that flipped.
+#[derive(Debug, PartialEq)]
+pub struct Flip {
+    /// Its table.
+    pub table: String,
+    /// Its primary key, as JSON.
+    pub key: String,
+    /// When it changed last.
+    pub version: u64,
+    /// The row, as JSON, if it is visible now.
+    pub row: Option<String>,
+}
+
+/// What flipped.
+#[derive(Debug, PartialEq)]
+pub enum Flips {
+    /// Nothing that visibility depends on changed.
+    None,
+    /// These.
+    Rows(Vec<Flip>),
+    /// It cannot be told, or is too much: the client begins anew.
+    Unknown,
+}
+
+impl Reader<'_> {
+    /// What flipped among the rows that the client has.
+    pub fn flips(&self, from: &Loading, current: u64) -> Result<Flips, Failure> {
+        let pulls = &self.engine.pulls;
+        if pulls.dependencies.is_empty()
+            || from.p >= current
+            || !changes::any_changed_after(self.sql, self.view, &pulls.depended_on, from.p)?
+        {
+            return Ok(Flips::None);
+        }
+        let since = meta::get(self.sql, self.view, meta::IMAGES_SINCE)?.and_then(|version| version.parse::<u64>().ok());
+        if since.is_none_or(|since| since > from.p) {
+            return Ok(Flips::Unknown);
+        }
+        let mut changed = BTreeMap::new();
+        for name in pulls.dependencies.values().flatten() {
+            if changed.contains_key(name.as_str()) {
+                continue;
+            }
+            let Some(past) = changes::changed_since(self.sql, self.view, name, from.p, CHANGES_MAX)? else { return Ok(Flips::Unknown) };
+            if past.iter().any(|row| row.missing) {
+                return Ok(Flips::Unknown);
+            }
+            changed.insert(name.as_str(), past);
+        }
+        changed.retain(|_, past| !past.is_empty());
+        let mut flips = Vec::new();
+        for (name, dependencies) in &pulls.dependencies {
+            let touched: BTreeSet<String> = dependencies.iter().filter(|name| changed.contains_key(name.as_str())).cloned().collect();
+            let Some(table) = self.engine.schema.table(name).filter(|_| !touched.is_empty()) else { continue };
+            match self.flips_of(table, &touched, &changed, from.v)? {
+                Some(found) => flips.extend(found),
+                None => return Ok(Flips::Unknown),
+            }
+        }
+        Ok(Flips::Rows(flips))
+    }
+
+    /// The rows of one table that flipped and have not changed after a version; none: too many.
+    fn flips_of(
+        &self,
+        table: &Table,
+        touched: &BTreeSet<String>,
+        changed: &BTreeMap<&str, Vec<Past>>,
+        unchanged_after: u64,
+    ) -> Result<Option<Vec<Flip>>, Failure> {
+        let compiled = self.engine.pulls.flips(self.sql, &self.engine.schema, table, touched);
+        let mut given = Vec::new();
+        for name in touched {
+            let past = &changed[name.as_str()];
+            given.push(Value::Text(list_of(past.iter().map(|row| row.key.as_str()))));
+            given.push(Value::Text(self.past_rows(name, past)?));
+        }
+        let statement = compiled.statement(&Bindings::of_context(self.context), &given);
+        let statement = statement.map_err(|error| Failure::Unexpected(error.to_string()))?;
+        let found = store::first_rows(self.view, statement, FLIPS_MAX + 1)?;
+        if found.len() > FLIPS_MAX {
+            return Ok(None);
+        }
+        let keys: Vec<String> = found.iter().map(|cells| pk_json(&table.key_of(&row_of(table, &cells[1..])))).collect();
+        let reads = self.engine.pulls.table(self.sql, table);
+        let mut flips = Vec::new();
+        for (position, version) in changes::versions_of(self.sql, self.view, &table.name, &keys)? {
+            // What changed comes with its own entry.
+            let (Some(key), Some(cells)) = (keys.get(position), found.get(position)) else { continue };
+            if version > unchanged_after {
+                continue;
+            }
+            let visible = store::integer(&cells[0])? != 0;
+            let row = visible.then(|| {
+                let mut text = String::new();
+                push_row(&mut text, &reads, &cells[1..]);
+                text
+            });
+            flips.push(Flip { table: table.name.clone(), key: key.clone(), version, row });
+        }
+        Ok(Some(flips))
+    }
+
+    /// Before-images as the JSON that the statement takes.
+    fn past_rows(&self, table: &str, past: &[Past]) -> Result<String, Failure> {
+        let table = self.engine.schema.table(table).ok_or_else(|| Failure::Unexpected(format!("no table {table}")))?;
+        let mut rows = Vec::new();
+        for row in past.iter().filter_map(|past| past.row.as_deref()) {
+            let row: Map<String, Json> =
+                serde_json::from_str(row).map_err(|error| Failure::Unexpected(format!("a before-image: {error}")))?;
+            let cell = |column: &crate::plasma::schema::Column| bulk_value(column, row.get(&column.name).unwrap_or(&Json::Null));
+            rows.push(table.columns.iter().map(cell).collect::<Json>());
+        }
+        Ok(Json::Array(rows).to_string())
+    }
+}
+
+/// Compiles the comparison for a table. Given are, for each changed table in order, its changed keys and their rows as they were.
+pub fn compile_flips(sql: &Sql, schema: &Schema, table: &Table, changed: &BTreeSet<String>) -> Compiled {
+    let dialect = sql.dialect();
+    let now = Sources::of_prefix(sql.prefix());
+    let mut before = now.clone();
+    for name in changed {
+        before.replaced.insert(name.clone(), quoted(&format!("{name} before")));
+    }
+    let mut builder = SqlBuilder::new(dialect, &now);
+    for (position, dependency) in changed.iter().filter_map(|name| schema.table(name)).enumerate() {
+        builder.push(if position == 0 { "WITH " } else { ", " });
+        push_versions_of(&mut builder, sql, dependency, position * 2);
+    }
+    let visible = |builder: &mut SqlBuilder<'_>| {
+        builder.push("coalesce(").predicate(&table.auth.read, Frame::alias("t0")).push(match dialect {
+            Dialect::Sqlite => ", 0)",
+            Dialect::Postgres => ", false)",
+        });
+    };
+    builder.push(" SELECT CASE WHEN ");
+    visible(&mut builder);
+    let keys =
+        |alias: &str| table.key_columns().map(|column| format!("\"{alias}\".{}", quoted(&column.name))).collect::<Vec<_>>().join(", ");
+    let relation = now.relation(&table.name);
+    builder.push(&format!(
+        " THEN 1 ELSE 0 END, {} FROM {relation} AS \"t0\" WHERE ({}) IN (",
+        cells(table, "\"t0\".", dialect),
+        keys("t0")
+    ));
+    let mut chains = Vec::new();
+    collect_chains(&table.auth.read, &mut Vec::new(), changed, &mut chains);
+    for (position, chain) in chains.iter().enumerate() {
+        builder.push(if position == 0 { "" } else { " UNION " });
+        push_candidates(&mut builder, &now, chain, &keys("c0"), &relation);
+    }
+    builder.push(") AND ");
+    visible(&mut builder);
+    builder.push(" <> ");
+    builder.use_sources(&before);
+    visible(&mut builder);
+    builder.finish()
+}
+
+/// Adds three relations for a changed table: its changed rows as they were, those and as they are, and the whole as it was.
+fn push_versions_of(builder: &mut SqlBuilder<'_>, sql: &Sql, table: &Table, given: usize) {
+    let dialect = sql.dialect();
+    let name = |which: &str| quoted(&format!("{} {which}", table.name));
+    let relation = Sources::of_prefix(sql.prefix()).relation(&table.name);
+    let columns: Vec<String> = table.columns.iter().map(|column| quoted(&column.name)).collect();
+    let columns = columns.join(", ");
+    let image = |(position, column): (usize, &crate::plasma::schema::Column)| {
+        format!("{} AS {}", bulk_cell(column, "e.value", position, dialect), quoted(&column.name))
+    };
+    let images = table.columns.iter().enumerate().map(image).collect::<Vec<_>>().join(", ");
+    builder.push(&format!("{} AS MATERIALIZED (SELECT {images} FROM ", name("images")));
+    push_list(builder, dialect, given + 1, "e");
+    let of_alias = table.columns.iter().map(|column| format!("t.{}", quoted(&column.name))).collect::<Vec<_>>().join(", ");
+    builder.push(&format!(
+        "), {} AS MATERIALIZED (SELECT {columns} FROM {} UNION ALL SELECT {of_alias} FROM ",
+        name("touched"),
+        name("images")
+    ));
+    push_list(builder, dialect, given, "e");
+    builder.push(&format!(" CROSS JOIN {relation} AS t WHERE {}", has_key(table, "t", "e", dialect)));
+    let key = table.key_columns().map(|column| quoted(&column.name)).collect::<Vec<_>>().join(", ");
+    let key_member = |(position, column): (usize, &crate::plasma::schema::Column)| bulk_cell(column, "e.value", position, dialect);
+    let key_members = table.key_columns().enumerate().map(key_member).collect::<Vec<_>>().join(", ");
+    builder.push(&format!("), {} AS (SELECT {columns} FROM {relation} WHERE ({key}) NOT IN (SELECT {key_members} FROM ", name("before")));
+    push_list(builder, dialect, given, "e");
+    builder.push(&format!(") UNION ALL SELECT {columns} FROM {})", name("images")));
+}
+
+/// The way from a predicate to one `exists` in it, whose table changed: all around it, outermost first.
+type Chain<'a> = Vec<&'a Exists>;
+
+fn collect_chains<'a>(predicate: &'a Predicate, around: &mut Chain<'a>, changed: &BTreeSet<String>, found: &mut Vec<Chain<'a>>) {
+    match predicate {
+        Predicate::Const(_) | Predicate::Compare(_) => {}
+        Predicate::And(parts) | Predicate::Or(parts) => parts.iter().for_each(|part| collect_chains(part, around, changed, found)),
+        Predicate::Not(part) => collect_chains(part, around, changed, found),
+        Predicate::Exists(exists) => {
+            around.push(exists);
+            if changed.contains(&exists.table) {
+                found.push(around.clone());
+            }
+            collect_chains(&exists.condition, around, changed, found);
+            around.pop();
+        }
+    }
+}
+
+/// Adds the keys of the rows that changed rows at the end of a chain have to do with. The rows in between are taken as they are: one
+/// that changed begins a chain of its own.
+fn push_candidates(builder: &mut SqlBuilder<'_>, now: &Sources, chain: &[&Exists], keys: &str, relation: &str) {
+    let depth = chain.len();
+    let last = chain[depth - 1];
+    builder.push(&format!("SELECT {keys} FROM {} AS \"c{depth}\"", quoted(&format!("{} touched", last.table))));
+    for (level, exists) in chain.iter().enumerate().rev().skip(1) {
+        builder.push(&format!(" CROSS JOIN {} AS \"c{}\"", now.relation(&exists.table), level + 1));
+    }
+    builder.push(&format!(" CROSS JOIN {relation} AS \"c0\" WHERE "));
+    for (level, exists) in chain.iter().enumerate() {
+        builder.push(if level == 0 { "" } else { " AND " });
+        let (row, outer) = (format!("c{}", level + 1), format!("c{level}"));
+        let frame = Frame { row: Scope::Alias(&row), outer: Some(Scope::Alias(&outer)) };
+        builder.predicate(&relaxed(&exists.condition), frame);
+    }
+}
+
+/// A predicate that holds wherever the other may hold for some state of the tables that it reaches.
+fn relaxed(predicate: &Predicate) -> Predicate {
+    match predicate {
+        Predicate::Exists(_) => Predicate::Const(true),
+        Predicate::Not(part) if !crate::plasma::language::dependencies(part).is_empty() => Predicate::Const(true),
+        Predicate::And(parts) => Predicate::And(parts.iter().map(relaxed).collect()),
+        Predicate::Or(parts) => Predicate::Or(parts.iter().map(relaxed).collect()),
+        other => other.clone(),
+    }
+}

@@ -1,0 +1,142 @@
+//! How connections begin (sections 8.1 to 8.3).
+
+use serde_json::Value as Json;
+
+use super::attachment::{Attachment, Changes, Transport};
+use super::changes;
+use super::events;
+use super::topics::{ORDER_KEY, Presence, group_topic, user_topic};
+use crate::contract::exports::syncline::sync::http::StreamStart;
+use crate::contract::exports::syncline::sync::socket::Accept;
+use crate::http::{header, header_list, header_text, query_parameter};
+use crate::imports::{Mode, RequestHead, Subscription};
+use crate::plasma::Call;
+use crate::plasma::cookie::Cookie;
+use crate::plasma::groups::Ownership;
+use crate::plasma::http::{Admitted, Answer, Refusal, Route, admit_caller, caller_of, dress, parse_id, route};
+use crate::plasma::settings::Poke;
+use crate::registry::{BodyOut, Outcome, Response, UpgradeResult};
+
+/// The subprotocol of WebSockets.
+const SUBPROTOCOL: &str = "plasma.v1";
+
+/// Begins a stream of server-sent events.
+pub fn open_stream(call: &Call<'_>, head: &RequestHead, admitted: &Admitted) -> Answer {
+    let poke = call.settings.poke.as_ref().ok_or(Refusal::NotFound)?;
+    let client_group_id = named_group(head)?;
+    let changes = match query_parameter(head, "mode").as_deref() {
+        None | Some("hint") => None,
+        Some("data") if poke.data_mode => Some(asked_changes(head, admitted, client_group_id.clone())?),
+        _ => return Err(Refusal::invalid("mode must be hint, or data where the server has it on")),
+    };
+    let start = begin(call, poke, admitted, client_group_id, Transport::Sse, changes, header_text(head, "last-event-id"))?;
+    let keepalive = Some((poke.ping_interval_ms, events::PING.as_bytes().to_vec()));
+    let headers = vec![header("content-type", "text/event-stream"), header("cache-control", "no-cache"), header("x-accel-buffering", "no")];
+    Ok(Response { status: 200, headers, body: BodyOut::Stream(StreamStart { start, keepalive }) })
+}
+
+/// Answers a WebSocket handshake.
+pub fn open_socket(call: &Call<'_>, head: &RequestHead) -> UpgradeResult {
+    match accept_socket(call, head) {
+        Ok(accept) => UpgradeResult::Accept(accept),
+        Err(refusal) => {
+            call.refused(&refusal);
+            UpgradeResult::Refuse(dress(call, head, refusal.response()))
+        }
+    }
+}
+
+fn accept_socket(call: &Call<'_>, head: &RequestHead) -> Result<Accept, Refusal> {
+    let poke = call.settings.poke.as_ref().ok_or(Refusal::NotFound)?;
+    if route(&call.settings.base_path, &head.path) != Some(Route::Socket) {
+        return Err(Refusal::NotFound);
+    }
+    let admitted = admit_caller(call, &Route::Socket, head)?;
+    let start = begin(call, poke, &admitted, named_group(head)?, Transport::Ws, None, None)?;
+    let subprotocol = header_list(head, "sec-websocket-protocol").find(|entry| *entry == SUBPROTOCOL).map(str::to_owned);
+    Ok(Accept { subprotocol, headers: Vec::new(), start })
+}
+
+/// The client group that the query names.
+fn named_group(head: &RequestHead) -> Result<Option<String>, Refusal> {
+    query_parameter(head, "clientGroupID").map(|id| parse_id("clientGroupID", Some(&Json::String(id)))).transpose()
+}
+
+/// Where a stream of changes begins. A client that comes back says so itself (`Last-Event-ID`).
+fn asked_changes(head: &RequestHead, admitted: &Admitted, client_group_id: Option<String>) -> Result<Changes, Refusal> {
+    let client_group_id = client_group_id.ok_or_else(|| Refusal::invalid("mode=data needs clientGroupID"))?;
+    let malformed = || Refusal::invalid("cookie is malformed");
+    let text =
+        header_text(head, "last-event-id").filter(|id| !id.is_empty()).map(str::to_owned).or_else(|| query_parameter(head, "cookie"));
+    let cookie: Json = text.map_or(Ok(Json::Null), |text| serde_json::from_str(&text).map_err(|_| malformed()))?;
+    Cookie::parse(&cookie).ok_or_else(malformed)?;
+    Ok(Changes { client_group_id, ctx: admitted.ctx.clone(), cookie })
+}
+
+/// What both transports have in common: ownership, subscriptions, then `hello`.
+fn begin(
+    call: &Call<'_>,
+    poke: &Poke,
+    admitted: &Admitted,
+    client_group_id: Option<String>,
+    transport: Transport,
+    changes: Option<Changes>,
+    last_event_id: Option<&str>,
+) -> Result<Outcome, Refusal> {
+    let user_id = caller_of(admitted).user_id;
+    admitted.check_ids(client_group_id.as_deref(), None)?;
+    if let Some(id) = &client_group_id
+        && call.engine.ownership(call.imports, id, &user_id)? == Ownership::Foreign
+    {
+        return Err(Refusal::Forbidden("client-group-owner"));
+    }
+    if call.imports.pubsub.members(&user_topic(&user_id)).len() as u64 >= poke.connections_per_user_max {
+        return Err(Refusal::Forbidden("too-many-connections"));
+    }
+    let presence = Presence { transport, of_group: client_group_id.is_some(), of_changes: changes.is_some() };
+    subscribe(call, poke, &user_id, client_group_id.as_deref(), presence);
+    let version = call.engine.version(call.imports)?;
+    let mut attachment = Attachment { transport, expires_at_ms: admitted.expires_at_ms, changes };
+    let of_changes = attachment.changes.is_some();
+    let mut outcome = Outcome {
+        send: vec![events::hello(transport, version, poke.ping_interval_ms, poke.retry_ms, of_changes)],
+        alarm: attachment.alarm(call.imports.now_ms),
+        ..Outcome::default()
+    };
+    if of_changes {
+        // Its own reading decides what it has, not the version of the hello.
+        changes::catch_up(call, &mut attachment, &mut outcome);
+    } else {
+        outcome.seen = vec![(ORDER_KEY.into(), version)];
+        if poke.coalesce_ms > 0 {
+            outcome.cursors = vec![(call.throttled_topic(), version)];
+        }
+        if last_event_id.and_then(|id| id.parse::<u64>().ok()).is_some_and(|seen| seen < version) {
+            outcome.send.push(crate::imports::Frame::Text(events::poke(transport, version)));
+        }
+    }
+    outcome.attachment = Some(attachment.encode());
+    call.count_connection(transport.name(), true);
+    Ok(outcome)
+}
+
+/// Everything that a connection listens to. It must come before whatever is read for the client.
+fn subscribe(call: &Call<'_>, poke: &Poke, user_id: &str, client_group_id: Option<&str>, presence: Presence) {
+    let transport = presence.transport;
+    let subscribe = |topic: String, mode: Mode, cursor: Option<u64>, presence: Option<Presence>| {
+        let presence = presence.map(Presence::encode);
+        let group = transport.name().to_owned();
+        call.imports.pubsub.subscribe(call.connection, Subscription { topic, mode, group, cursor, presence });
+    };
+    if presence.of_changes {
+        subscribe(call.changes_topic(), Mode::Deliver, None, None);
+    } else if poke.coalesce_ms > 0 {
+        subscribe(call.throttled_topic(), Mode::DeliverByCursor, Some(0), None);
+    } else {
+        subscribe(call.poke_topic(transport), Mode::ForwardText, None, None);
+    }
+    subscribe(user_topic(user_id), Mode::ForwardText, None, Some(presence));
+    if let Some(id) = client_group_id {
+        subscribe(group_topic(id), Mode::ForwardText, None, Some(presence));
+    }
+}

@@ -1,0 +1,199 @@
+//! The change log.
+
+use serde_json::{Value as Json, json};
+
+use super::{first_rows, integer, list, number, optional_text, rows, text, unsigned};
+use crate::imports::{Dialect, Query, Statement, Value};
+use crate::plasma::failure::Failure;
+use crate::sql::Sql;
+
+/// The current version and where the log begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// The newest version.
+    pub version: u64,
+    /// Below it the log is not whole.
+    pub min_version: u64,
+}
+
+/// Asks for the [`Head`].
+pub fn head_statement(sql: &Sql, region: &str) -> Statement {
+    sql.statement("SELECT version, min_version FROM {}_plasma_region_versions WHERE region = ?", [region.into()])
+}
+
+/// Reads the answer to [`head_statement`]; zeros before the first version.
+pub fn head_of(rows: &[Vec<Value>]) -> Result<Head, Failure> {
+    match rows.first() {
+        Some(row) => Ok(Head { version: unsigned(&row[0])?, min_version: unsigned(&row[1])? }),
+        None => Err(Failure::Unexpected("the region has no version".into())),
+    }
+}
+
+/// The [`Head`].
+pub fn head(sql: &Sql, view: &dyn Query, region: &str) -> Result<Head, Failure> {
+    head_of(&view.query(head_statement(sql, region), None)?.rows)
+}
+
+/// Makes a version the current one.
+pub fn set_version(sql: &Sql, region: &str, version: u64) -> Statement {
+    sql.statement("UPDATE {}_plasma_region_versions SET version = ? WHERE region = ?", [number(version), region.into()])
+}
+
+/// Raises the beginning of the log.
+pub fn raise_min_version(sql: &Sql, region: &str, version: u64) -> Statement {
+    let parameters = [number(version), region.into(), number(version)];
+    sql.statement("UPDATE {}_plasma_region_versions SET min_version = ? WHERE region = ? AND min_version < ?", parameters)
+}
+
+/// An entry to be written.
+#[derive(Clone, Debug)]
+pub struct NewEntry {
+    /// Its version.
+    pub version: u64,
+    /// Its place within the version.
+    pub sequence: u64,
+    /// The table of its row.
+    pub table: String,
+    /// The primary key of its row, as in [`crate::plasma::schema::pk_json`].
+    pub key: String,
+    /// Whether the row is there afterwards.
+    pub put: bool,
+    /// The row before, as JSON.
+    pub before: Option<String>,
+}
+
+/// Writes entries; each is the newest one of its row, unless a later one of the list is.
+pub fn append(sql: &Sql, region: &str, at_ms: u64, entries: &[NewEntry]) -> Vec<Statement> {
+    if entries.is_empty() {
+        return Vec::new();
+    }
+    let mut last_of = std::collections::HashMap::new();
+    for (position, entry) in entries.iter().enumerate() {
+        last_of.insert((entry.table.as_str(), entry.key.as_str()), position);
+    }
+    let keys: Json = last_of.keys().map(|(table, key)| json!([table, key])).collect();
+    let list_of_entries: Json = entries
+        .iter()
+        .enumerate()
+        .map(|(position, entry)| {
+            let newest = i32::from(last_of[&(entry.table.as_str(), entry.key.as_str())] == position);
+            let op = if entry.put { "put" } else { "del" };
+            json!([entry.version, entry.sequence, entry.table, entry.key, op, entry.before, newest])
+        })
+        .collect();
+    let (list, before) = (
+        list(sql.dialect()),
+        match sql.dialect() {
+            Dialect::Sqlite => "e.value ->> 5",
+            Dialect::Postgres => "CAST(e.value ->> 5 AS jsonb)",
+        },
+    );
+    let outdate = match sql.dialect() {
+        Dialect::Sqlite => format!(
+            "UPDATE {{}}_plasma_changes SET newest = 0 WHERE newest = 1 AND (tbl, pk) IN (SELECT e.value ->> 0, e.value ->> 1 FROM {list})"
+        ),
+        Dialect::Postgres => format!(
+            "UPDATE {{}}_plasma_changes AS log SET newest = 0 FROM {list} WHERE log.newest = 1 AND log.tbl = e.value ->> 0 \
+             AND log.pk = e.value ->> 1"
+        ),
+    };
+    let insert = format!(
+        "INSERT INTO {{}}_plasma_changes (version, seq, tbl, pk, op, before, newest, region, at) \
+         SELECT CAST(e.value ->> 0 AS BIGINT), CAST(e.value ->> 1 AS BIGINT), e.value ->> 2, e.value ->> 3, e.value ->> 4, {before}, \
+         CAST(e.value ->> 6 AS BIGINT), CAST(? AS TEXT), CAST(? AS BIGINT) FROM {list}"
+    );
+    vec![
+        sql.statement(&outdate, [keys.to_string().into()]),
+        sql.statement(&insert, [region.into(), number(at_ms), list_of_entries.to_string().into()]),
+    ]
+}
+
+/// A live entry: the newest one of its row.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entry {
+    /// When the row changed last.
+    pub version: u64,
+    /// The place within the version.
+    pub sequence: u64,
+    /// Its table.
+    pub table: String,
+    /// Its primary key, as JSON.
+    pub key: String,
+    /// Whether the row is there.
+    pub put: bool,
+}
+
+/// The live entries after a place, in order, at most so many.
+pub fn live_after(sql: &Sql, view: &dyn Query, after: (u64, u64), rows_max: usize) -> Result<Vec<Entry>, Failure> {
+    let template = "SELECT version, seq, tbl, pk, op FROM {}_plasma_changes WHERE newest = 1 AND (version, seq) > (?, ?) \
+                    ORDER BY version, seq LIMIT ?";
+    let limit = number(rows_max as u64);
+    let found = rows(sql, view, template, [number(after.0), number(after.1), limit])?;
+    let entry = |row: Vec<Value>| {
+        let [version, sequence, table, key, op] = <[Value; 5]>::try_from(row).map_err(|_| Failure::Unexpected("five columns".into()))?;
+        let (version, sequence) = (unsigned(&version)?, unsigned(&sequence)?);
+        Ok(Entry { version, sequence, table: text(table)?, key: text(key)?, put: text(op)? == "put" })
+    };
+    found.into_iter().map(entry).collect()
+}
+
+/// Which of some rows have an entry, and the version of the newest: pairs of the position in `keys` and the version.
+pub fn versions_of(sql: &Sql, view: &dyn Query, table: &str, keys: &[String]) -> Result<Vec<(usize, u64)>, Failure> {
+    let (list, key) = (list(sql.dialect()), super::list_text(sql.dialect()));
+    let template = format!(
+        "SELECT e.key, log.version FROM {list} CROSS JOIN {{}}_plasma_changes AS log WHERE log.newest = 1 AND log.tbl = ? AND log.pk = {key}"
+    );
+    let found = rows(sql, view, &template, [json!(keys).to_string().into(), table.into()])?;
+    found.iter().map(|row| Ok((position(sql, &row[0])?, unsigned(&row[1])?))).collect()
+}
+
+/// The position that `key` of [`list`] stands for.
+pub fn position(sql: &Sql, cell: &Value) -> Result<usize, Failure> {
+    let first = i64::from(sql.dialect() == Dialect::Postgres);
+    usize::try_from(integer(cell)? - first).map_err(|_| Failure::Unexpected("a position is negative".into()))
+}
+
+/// Whether one of some tables changed after a version.
+pub fn any_changed_after(sql: &Sql, view: &dyn Query, tables: &Json, version: u64) -> Result<bool, Failure> {
+    let (list, table) = (list(sql.dialect()), super::list_text(sql.dialect()));
+    let template = format!(
+        "SELECT 1 FROM {list} WHERE EXISTS (SELECT 1 FROM {{}}_plasma_changes AS log WHERE log.tbl = {table} AND log.version > ?) LIMIT 1"
+    );
+    Ok(!rows(sql, view, &template, [tables.to_string().into(), number(version)])?.is_empty())
+}
+
+/// A row as it was: none where it did not exist.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Past {
+    /// Its primary key, as JSON.
+    pub key: String,
+    /// The row, as JSON.
+    pub row: Option<String>,
+    /// Whether an image of it should be there but is not.
+    pub missing: bool,
+}
+
+/// The rows of a table that changed after a version, as they were at it. None: more than `rows_max` entries.
+pub fn changed_since(sql: &Sql, view: &dyn Query, table: &str, version: u64, rows_max: usize) -> Result<Option<Vec<Past>>, Failure> {
+    let before = match sql.dialect() {
+        Dialect::Sqlite => "before",
+        Dialect::Postgres => "CAST(before AS text)",
+    };
+    let template = format!("SELECT pk, op, {before} FROM {{}}_plasma_changes WHERE tbl = ? AND version > ? ORDER BY version, seq");
+    let statement = sql.statement(&template, [table.into(), number(version)]);
+    let found = first_rows(view, statement, rows_max + 1)?;
+    if found.len() > rows_max {
+        return Ok(None);
+    }
+    let mut seen = std::collections::HashSet::new();
+    let mut past = Vec::new();
+    for row in found {
+        let [key, op, before] = <[Value; 3]>::try_from(row).map_err(|_| Failure::Unexpected("three columns".into()))?;
+        let (key, op, row) = (text(key)?, text(op)?, optional_text(before)?);
+        // The first entry after the version has the row of that version.
+        if seen.insert(key.clone()) {
+            past.push(Past { key, missing: op == "del" && row.is_none(), row });
+        }
+    }
+    Ok(Some(past))
+}
