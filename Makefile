@@ -2,7 +2,7 @@
 #   make run    installs what is missing, builds, serves on 127.0.0.1:8787
 #   make test   everything that continuous integration runs
 #   make bench  measures, beside baselines in the same run (docs/benchmarks.md)
-.PHONY: run build component test bench lint unit clients fuzz docs clean tools cxx node nextest
+.PHONY: run build component test bench lint unit postgres clients fuzz docs clean tools cxx node nextest initdb
 
 CARGO ?= cargo
 ARGS ?=
@@ -18,7 +18,7 @@ build: tools
 component: tools
 	$(CARGO) build --profile component --locked --target wasm32-wasip2 -p syncline-component -p syncline-app-empty --target-dir target/component
 
-test: build lint unit clients fuzz
+test: build lint unit postgres clients fuzz
 
 lint: tools
 	$(CARGO) fmt --all --check
@@ -26,9 +26,13 @@ lint: tools
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --locked --no-deps --quiet
 
 # SYNCLINE_TEST_SCALE=10 makes the random and the crash tests run ten times as long.
-unit: build nextest
-	$(CARGO) nextest run --release --locked --no-fail-fast
+unit: build nextest initdb
+	tests/with-postgres $(CARGO) nextest run --release --locked --no-fail-fast
 	$(CARGO) test --release --locked --doc
+
+# The stories of the protocols once more, with every server's data in PostgreSQL.
+postgres: build nextest initdb
+	SYNCLINE_TEST_EXECUTOR=postgres tests/with-postgres $(CARGO) nextest run --release --locked --no-fail-fast --profile postgres
 
 # Real clients from npm against the binary that was just built.
 clients: build node
@@ -56,6 +60,10 @@ cxx:
 
 nextest:
 	@$(CARGO) nextest --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-nextest
+
+initdb:
+	@command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || \
+		{ echo "installing PostgreSQL for tests"; apt-get update -qq && apt-get install -y -qq postgresql; }
 
 node:
 	@command -v npm >/dev/null || { apt-get update -qq && apt-get install -y -qq nodejs npm; }

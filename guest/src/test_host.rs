@@ -1,7 +1,7 @@
 //! A host in memory, for the tests of every room: SQLite, objects and key-value, publications, log.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use rusqlite::types::ValueRef;
@@ -49,6 +49,8 @@ pub struct TestExecutor {
     pub begun: Cell<u32>,
     /// Statements that were run.
     pub statements: Rc<Cell<u32>>,
+    /// Their texts.
+    pub texts: Rc<RefCell<BTreeSet<String>>>,
     savepoints: Rc<Cell<u32>>,
     published: Rc<RefCell<Vec<Publication>>>,
     steps: Rc<RefCell<Vec<String>>>,
@@ -67,6 +69,7 @@ struct View {
     connection: Rc<rusqlite::Connection>,
     faults: Rc<Faults>,
     statements: Rc<Cell<u32>>,
+    texts: Rc<RefCell<BTreeSet<String>>>,
     savepoints: Rc<Cell<u32>>,
     published: Rc<RefCell<Vec<Publication>>>,
     /// Publications that were there when it began, and when each savepoint was set.
@@ -81,6 +84,7 @@ impl TestExecutor {
             connection: self.connection.clone(),
             faults: self.faults.clone(),
             statements: self.statements.clone(),
+            texts: self.texts.clone(),
             savepoints: self.savepoints.clone(),
             published: self.published.clone(),
             published_before: RefCell::new(vec![(0, self.published.borrow().len())]),
@@ -141,7 +145,7 @@ fn run(connection: &rusqlite::Connection, statement: Statement, limit: Option<u3
 
 impl Query for View {
     fn query(&self, statement: Statement, row_limit: Option<u32>) -> Result<RowSet, SqlError> {
-        self.statements.set(self.statements.get() + 1);
+        self.note(&statement);
         let found = run(&self.connection, statement, row_limit)?;
         let length = |value: &Value| if let Value::Text(text) = value { text.len() } else { 0 };
         let bytes: usize = found.rows.iter().flatten().map(length).sum();
@@ -157,6 +161,13 @@ impl Snapshot for View {
 }
 
 impl View {
+    fn note(&self, statement: &Statement) {
+        self.statements.set(self.statements.get() + 1);
+        if !self.texts.borrow().contains(&statement.sql) {
+            self.texts.borrow_mut().insert(statement.sql.clone());
+        }
+    }
+
     fn command(&self, text: &str) -> Result<(), SqlError> {
         self.connection.execute_batch(text).map_err(failed)
     }
@@ -165,7 +176,7 @@ impl View {
 impl Transaction for View {
     fn execute(&self, statement: Statement) -> Result<RowSet, SqlError> {
         self.faults.check(Fault::Statement(0))?;
-        self.statements.set(self.statements.get() + 1);
+        self.note(&statement);
         run(&self.connection, statement, None)
     }
     fn execute_batch(&self, statements: Vec<Statement>) -> Result<Vec<RowSet>, SqlError> {
@@ -407,6 +418,7 @@ impl Default for HostInMemory {
                 faults: faults.clone(),
                 begun: Cell::new(0),
                 statements: Rc::default(),
+                texts: Rc::default(),
                 savepoints: Rc::default(),
                 published: published.clone(),
                 steps: steps.clone(),
@@ -444,9 +456,22 @@ impl HostInMemory {
         self.faults.next.replace(Some((at, error)));
     }
 
+    /// A failure that did not happen yet does not happen any more.
+    pub fn no_faults(&self) {
+        self.faults.next.replace(None);
+    }
+
     /// Answers of more text than this are too large from now on.
     pub fn limit_answers(&self, bytes: usize) {
         self.faults.answer_bytes_max.set(Some(bytes));
+    }
+
+    /// How the database would carry out a statement, one line a step.
+    pub fn plan(&self, text: &str) -> Vec<String> {
+        let mut prepared = self.executor.connection.prepare(&format!("EXPLAIN QUERY PLAN {text}")).unwrap();
+        let nulls = vec![rusqlite::types::Value::Null; prepared.parameter_count()];
+        let steps = prepared.query_map(rusqlite::params_from_iter(nulls), |row| row.get("detail")).unwrap();
+        steps.collect::<Result<_, _>>().unwrap()
     }
 
     /// Asks the database itself.

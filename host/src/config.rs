@@ -7,7 +7,6 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::executor::sqlite::{SqliteExecutor, SqliteSettings, Synchronous};
 use crate::pubsub::memory::MemoryPubSub;
 use crate::runtime::{Backends, GUEST_COMPONENT, MountSettings, RuntimeSettings};
 use crate::server::ServerSettings;
@@ -23,10 +22,12 @@ mod check;
 mod folder;
 mod log;
 pub(crate) mod message;
+mod places;
 mod tls;
 
 pub use folder::DataFolder;
 pub use log::log_filter;
+pub use places::{ExecutorPlace, Place, Places};
 
 /// The configuration that serves when none is given: every protocol at its default path.
 const DEMONSTRATION: &str = include_str!("demonstration.toml");
@@ -78,7 +79,7 @@ pub struct Config {
     pub listen: String,
     /// Folder of the embedded defaults.
     pub data: PathBuf,
-    /// `sqlite:FOLDER`, or `sqlite:FOLDER?synchronous=off` (not durable); default: in `data`.
+    /// `sqlite:FOLDER`, `sqlite:FOLDER?synchronous=off` (not durable) or `postgres://…`; default: SQLite in `data`.
     pub executor: Option<String>,
     /// Where objects and key-value facts are.
     pub storage: StorageConfig,
@@ -309,13 +310,8 @@ impl Config {
 
     /// Opens the backends.
     pub async fn open_backends(&self) -> Result<Backends, ConfigError> {
-        let Places { executor, synchronous, objects, keyvalue } = self.places()?;
-        if synchronous == Synchronous::Off {
-            let folder = executor.folder.display();
-            tracing::warn!(%folder, "writes are not synced to disk and may be lost with the machine: for tests and benchmarks only");
-        }
-        let opened = SqliteExecutor::start(SqliteSettings { synchronous, ..SqliteSettings::new(executor.folder) }).await;
-        let opened = opened.map_err(|error| backend("executor", &executor.url, &error))?;
+        let Places { executor, objects, keyvalue } = self.places()?;
+        let executor = executor.open().await?;
         let objects: Arc<dyn crate::storage::Objects> = match objects.folder {
             Some(folder) => Arc::new(FileObjects::open(folder).await.map_err(|error| backend("storage.objects", &objects.url, &error))?),
             None => Arc::new(MemoryObjects::default()),
@@ -326,21 +322,19 @@ impl Config {
             }
             None => Arc::new(MemoryKeyValue::default()),
         };
-        Ok(Backends { executor: Arc::new(opened), storage: Storage { keyvalue, objects }, pubsub: self.open_pubsub()? })
+        Ok(Backends { executor, storage: Storage { keyvalue, objects }, pubsub: self.open_pubsub()? })
     }
 
     /// Where the backends keep what they are given.
     pub fn places(&self) -> Result<Places, ConfigError> {
         let data = self.data.display();
         let url = self.executor.clone().unwrap_or_else(|| format!("sqlite:{data}"));
-        let (place, synchronous) = synchronous(&url)?;
-        let executor = Place::parse("executor", place, "sqlite", false)?;
+        let executor = ExecutorPlace::parse(url)?;
         let objects = self.storage.objects.clone().unwrap_or_else(|| format!("file:{}", self.data.join("objects").display()));
         let objects = Place::parse("storage.objects", objects, "file", true)?;
         let keyvalue = self.storage.keyvalue.clone().unwrap_or_else(|| format!("sqlite:{data}"));
         let keyvalue = Place::parse("storage.keyvalue", keyvalue, "sqlite", true)?;
-        let executor = Place { folder: executor.folder.unwrap_or_default(), url };
-        Ok(Places { executor, synchronous, objects, keyvalue })
+        Ok(Places { executor, objects, keyvalue })
     }
 
     fn open_pubsub(&self) -> Result<Arc<dyn crate::pubsub::PubSub>, ConfigError> {
@@ -348,43 +342,6 @@ impl Config {
             ("memory", "") => Ok(Arc::new(MemoryPubSub::default())),
             _ => Err(backend("pubsub", &self.pubsub, &"is not one of memory:")),
         }
-    }
-}
-
-/// Where a backend keeps what it is given.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place<F> {
-    /// As configured.
-    pub url: String,
-    /// The folder.
-    pub folder: F,
-}
-
-/// Where the backends keep what they are given; no folder: in memory.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Places {
-    /// Databases.
-    pub executor: Place<PathBuf>,
-    /// When their writes count as being on disk.
-    pub synchronous: Synchronous,
-    /// Objects.
-    pub objects: Place<Option<PathBuf>>,
-    /// Key-value facts.
-    pub keyvalue: Place<Option<PathBuf>>,
-}
-
-impl Place<Option<PathBuf>> {
-    fn parse(key: &'static str, url: String, scheme: &str, or_memory: bool) -> Result<Self, ConfigError> {
-        let folder = match split(&url) {
-            ("memory", "") if or_memory => None,
-            // A path may begin with two slashes, but none is written that way, and every other kind of backend is.
-            (found, folder) if found == scheme && !folder.is_empty() && !folder.starts_with("//") => Some(PathBuf::from(folder)),
-            _ => {
-                let memory = if or_memory { ", memory:" } else { "" };
-                return Err(backend(key, &url, &format!("is not one of {scheme}:FOLDER{memory}")));
-            }
-        };
-        Ok(Self { url, folder })
     }
 }
 
@@ -433,27 +390,17 @@ fn split(url: &str) -> (&str, &str) {
     url.split_once(':').unwrap_or((url, ""))
 }
 
-/// The place of `PLACE` or `PLACE?synchronous=full|off`, and which of the two.
-fn synchronous(url: &str) -> Result<(String, Synchronous), ConfigError> {
-    let (place, synchronous) = match url.split_once("?synchronous=") {
-        None => (url, Synchronous::Full),
-        Some((place, "full")) => (place, Synchronous::Full),
-        Some((place, "off")) => (place, Synchronous::Off),
-        Some(_) => return Err(backend("executor", url, &"synchronous is not one of full, off")),
-    };
-    Ok((place.to_owned(), synchronous))
-}
-
 fn backend(key: &'static str, value: &str, error: &dyn std::fmt::Display) -> ConfigError {
     ConfigError::Backend { key, value: without_secrets(value), message: error.to_string() }
 }
 
-/// A URL without user and password.
-fn without_secrets(url: &str) -> String {
-    match (url.find("://"), url.rfind('@')) {
-        (Some(scheme), Some(at)) if at > scheme => format!("{}…{}", &url[..scheme + 3], &url[at..]),
-        _ => url.to_owned(),
-    }
+/// A URL without user, password and options.
+pub(crate) fn without_secrets(url: &str) -> String {
+    let Some(scheme) = url.find("://") else { return url.to_owned() };
+    let (scheme, rest) = url.split_at(scheme + 3);
+    let (hidden, rest) = rest.rsplit_once('@').map_or(("", rest), |(_, place)| ("…@", place));
+    let (place, options) = rest.split_once('?').map_or((rest, ""), |(place, _)| (place, "?…"));
+    format!("{scheme}{hidden}{place}{options}")
 }
 
 #[cfg(test)]
@@ -469,21 +416,6 @@ mod tests {
             assert!(message.contains("unknown field"), "{message}");
         }
         assert!(Config::parse(r#"{"listen": 1}"#, Path::new("a.json")).is_err());
-    }
-
-    #[test]
-    fn writes_are_synced_unless_the_executor_says_otherwise() {
-        let places = |url: &str| Config { executor: Some(url.to_owned()), ..Config::default() }.places();
-        for (url, folder, synchronous) in [
-            ("sqlite:./a?b", "./a?b", Synchronous::Full),
-            ("sqlite:./a?synchronous=full", "./a", Synchronous::Full),
-            ("sqlite:./a?synchronous=off", "./a", Synchronous::Off),
-        ] {
-            let places = places(url).unwrap();
-            assert_eq!((places.executor.folder, places.synchronous), (folder.into(), synchronous));
-        }
-        let message = places("sqlite:./a?synchronous=OFF").unwrap_err().to_string();
-        assert!(message.contains("synchronous is not one of full, off"), "{message}");
     }
 
     #[test]
@@ -520,6 +452,7 @@ mod tests {
     #[test]
     fn passwords_of_backends_are_not_shown() {
         assert_eq!(without_secrets("postgres://me:secret@db/x"), "postgres://…@db/x");
+        assert_eq!(without_secrets("postgres://me:se@cret?@db/x?password=secret"), "postgres://…@db/x?…");
         assert_eq!(without_secrets("sqlite:./a@b"), "sqlite:./a@b");
     }
 

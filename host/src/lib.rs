@@ -45,6 +45,7 @@ pub mod control;
 pub mod doctor;
 pub mod executor;
 pub mod metrics;
+mod outbound;
 pub mod pubsub;
 pub mod runtime;
 pub mod server;

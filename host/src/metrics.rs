@@ -35,6 +35,8 @@ pub struct Metrics {
     backlog_bytes: IntGaugeVec,
     database_bytes: IntGaugeVec,
     jobs: IntCounterVec,
+    posts: IntCounterVec,
+    posts_waiting: IntGaugeVec,
     backups: IntCounterVec,
     last_backup: Gauge,
     connections: IntGaugeVec,
@@ -153,6 +155,8 @@ impl Metrics {
             quota_bytes: gauges("syncline_quota_bytes", "The quota; 0: none", &["mount"])?,
             quota_used_bytes: gauges("syncline_quota_used_bytes", "What of the quota is used; 0 where there is none", &["mount"])?,
             jobs: counter("syncline_jobs_total", "Durable jobs that fired, by how they ended", &["mount", "result"])?,
+            posts: counter("syncline_posts_total", "Attempts to send posts, by what became of them", &["mount", "result"])?,
+            posts_waiting: gauges("syncline_posts_waiting", "Posts that are not sent yet", &["mount"])?,
             connections,
             connections_total: counter("syncline_connections_total", "Connections accepted", &["mount"])?,
             closes: counter("syncline_closes_total", "Connections gone, by close code", &["mount", "code"])?,
@@ -180,7 +184,10 @@ impl Metrics {
 
     /// Makes all series of a mount: they begin at 0, so that a rise from nothing is a rise.
     pub(crate) fn start_mount(&self, mount: &str, exports: &[&str]) {
-        for gauges in [&self.connections, &self.gate_calls, &self.backlog_pieces, &self.backlog_bytes] {
+        for result in ["sent", "retried", "failed"] {
+            self.posts.with_label_values(&[mount, result]);
+        }
+        for gauges in [&self.posts_waiting, &self.connections, &self.gate_calls, &self.backlog_pieces, &self.backlog_bytes] {
             gauges.with_label_values(&[mount]);
         }
         for counter in [&self.connections_total, &self.publications, &self.slow_readers] {
@@ -241,6 +248,15 @@ impl Metrics {
 
     pub(crate) fn job(&self, mount: &str, ok: bool) {
         self.jobs.with_label_values(&[mount, if ok { "ok" } else { "failed" }]).inc();
+    }
+
+    /// An attempt to send a post: `sent`, `retried` (later) or `failed` (given up).
+    pub(crate) fn post(&self, mount: &str, result: &str) {
+        self.posts.with_label_values(&[mount, result]).inc();
+    }
+
+    pub(crate) fn posts_waiting(&self, mount: &str, count: u64) {
+        set(&self.posts_waiting, mount, count);
     }
 
     /// An HTTP connection, until what it gives is dropped.

@@ -6,7 +6,10 @@
 pub mod faulty_executor;
 pub mod http;
 pub mod plasma;
+pub mod postgres;
 pub mod process;
+pub mod proxy;
+pub mod receiver;
 pub mod secsync;
 pub mod server;
 pub mod socket;

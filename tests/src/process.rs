@@ -9,7 +9,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, Buf
 use tokio::net::TcpStream;
 use tokio::process::{Child, ChildStdout, Command};
 
-use crate::DEADLINE;
+use crate::{DEADLINE, postgres};
 
 /// A running `syncline`; killed when dropped.
 pub struct Process {
@@ -107,6 +107,9 @@ impl Process {
     pub async fn start(data: &Path, arguments: &[&str]) -> Self {
         let mut command = command(arguments);
         command.arg("--data").arg(data).stderr(Stdio::inherit());
+        if postgres::is_chosen() && !arguments.contains(&"--executor") {
+            command.args(["--executor", postgres::of_folder(data).await.url()]);
+        }
         if !arguments.contains(&"--listen") {
             command.args(["--listen", "127.0.0.1:0"]);
         }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 use syncline::executor::Executor;
+use syncline::executor::postgres::{PostgresAddress, PostgresExecutor, PostgresSettings};
 use syncline::executor::sqlite::{SqliteExecutor, SqliteSettings};
 use syncline::pubsub::PubSub;
 use syncline::pubsub::memory::MemoryPubSub;
@@ -17,6 +18,8 @@ use syncline::server::{Server, ServerSettings};
 use syncline::storage::Storage;
 use syncline::storage::memory::{MemoryKeyValue, MemoryObjects};
 use tempfile::TempDir;
+
+use crate::postgres;
 
 /// A server in this process. Dropping it leaves its tasks to the test's runtime; [`TestServer::stop`] ends it in order.
 pub struct TestServer {
@@ -32,7 +35,7 @@ pub struct Setup {
     pub component: Vec<u8>,
     /// The mounts.
     pub mounts: Vec<MountSettings>,
-    /// SQL; none: SQLite in a folder of the test.
+    /// SQL; none: SQLite in a folder of the test, or PostgreSQL where that is chosen ([`postgres::is_chosen`]).
     pub executor: Option<Arc<dyn Executor>>,
     /// Publications between processes; none: in memory.
     pub pubsub: Option<Arc<dyn PubSub>>,
@@ -103,6 +106,10 @@ impl TestServer {
         };
         let executor = match setup.executor {
             Some(executor) => executor,
+            None if postgres::is_chosen() => {
+                let address = PostgresAddress::parse(postgres::of_folder(folder.path()).await.url())?;
+                Arc::new(PostgresExecutor::start(PostgresSettings::new(address)).await?)
+            }
             None => Arc::new(SqliteExecutor::start(SqliteSettings::new(folder.path())).await?),
         };
         let storage = Storage { keyvalue: Arc::new(MemoryKeyValue::new()), objects: Arc::new(MemoryObjects::new()) };

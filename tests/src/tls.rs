@@ -8,12 +8,12 @@ use rcgen::{CertificateParams, CertifiedKey, KeyPair, date_time_ymd};
 use syncline::server::tls::TlsFiles;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::crypto::ring;
-use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio_rustls::rustls::version::{TLS12, TLS13};
-use tokio_rustls::rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
+use tokio_rustls::rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
+use tokio_rustls::{TlsAcceptor, TlsConnector};
 use tokio_tungstenite::tungstenite::Error;
 
 use crate::DEADLINE;
@@ -56,6 +56,14 @@ impl Certificate {
     /// The key as PEM.
     pub fn key_pem(&self) -> String {
         self.made.signing_key.serialize_pem()
+    }
+
+    /// What a server of a test accepts handshakes with.
+    pub fn acceptor(&self) -> TlsAcceptor {
+        let key = PrivateKeyDer::try_from(self.made.signing_key.serialize_der()).expect("a key");
+        let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider())).with_safe_default_protocol_versions();
+        let config = builder.expect("versions that there are").with_no_client_auth().with_single_cert(vec![self.der().clone()], key);
+        TlsAcceptor::from(Arc::new(config.expect("the key fits")))
     }
 
     /// The certificate as it is sent.

@@ -32,7 +32,12 @@ pub enum Auth {
     /// The app's `authenticate`.
     App,
     /// Everybody is this one.
-    Open(Map<String, Json>),
+    Open {
+        /// Who.
+        ctx: Map<String, Json>,
+        /// Everybody on this machine, that is.
+        loopback_only: bool,
+    },
 }
 
 /// A caller that was recognised.
@@ -80,13 +85,18 @@ impl Auth {
     /// Recognises a caller by a token (none: the request brought no credentials).
     pub fn recognise(&self, imports: Imports<'_>, mount: &str, token: Option<&str>, head: &RequestHead) -> Result<Recognised, Denied> {
         match (self, token.filter(|token| !token.is_empty())) {
-            (Auth::Open(ctx), _) => Ok(Recognised { ctx: ctx.clone(), expires_at_ms: None }),
+            (Auth::Open { loopback_only: true, .. }, _) if !is_loopback(head) => Err(Denied::refused("only this machine is let in")),
+            (Auth::Open { ctx, .. }, _) => Ok(Recognised { ctx: ctx.clone(), expires_at_ms: None }),
             (Auth::App, token) => by_app(imports, mount, token.unwrap_or_default(), head),
             (_, None) => Err(Denied::refused("no credentials")),
             (Auth::Static(tokens), Some(token)) => by_list(tokens, token),
             (Auth::Jwt(rules), Some(token)) => rules.verify(token, imports.effects, imports.now_ms),
         }
     }
+}
+
+fn is_loopback(head: &RequestHead) -> bool {
+    head.remote_address.parse::<std::net::IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
 }
 
 /// The whole list is walked, so that time says nothing about it.

@@ -38,7 +38,8 @@ fn read(keys: &mut Settings) -> Option<Auth> {
                 keys.problem("mode", "\"none\" lets everybody in as one user; it needs allowInsecure: true");
             }
             let ctx = keys.take("ctx", &[]);
-            context(keys, "ctx", ctx.unwrap_or(Json::Null)).map(Auth::Open)
+            let loopback_only = keys.take_as("loopbackOnly", &[]).unwrap_or(false);
+            context(keys, "ctx", ctx.unwrap_or(Json::Null)).map(|ctx| Auth::Open { ctx, loopback_only })
         }
         _ => {
             keys.problem("mode", "must be one of \"static\", \"jwt\", \"app\", \"none\"");

@@ -246,6 +246,19 @@ fn the_app_says_who_it_is_or_why_not() {
 }
 
 #[test]
+fn an_open_login_can_be_kept_to_this_machine() {
+    let host = HostInMemory::default();
+    let auth = auth(json!({"mode": "none", "allowInsecure": true, "loopbackOnly": true, "ctx": {"userId": "dev"}})).unwrap();
+    let from = |address: &str| auth.recognise(host.imports(), "m", None, &RequestHead { remote_address: address.into(), ..head() });
+    for here in ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"] {
+        assert!(from(here).is_ok(), "{here}");
+    }
+    for elsewhere in ["10.0.0.1", "::2", "", "localhost"] {
+        assert_eq!(from(elsewhere), refused("only this machine is let in"), "{elsewhere}");
+    }
+}
+
+#[test]
 fn every_problem_of_the_settings_is_named_and_no_secret_is() {
     let problems = |block: Json| auth(block).map(|_| ()).unwrap_err();
     assert_eq!(problems(json!({})), ["auth.mode: must be one of \"static\", \"jwt\", \"app\", \"none\""]);

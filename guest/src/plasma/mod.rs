@@ -2,7 +2,7 @@
 //!
 //! This file wires the room to the registry. What clients see is in `http` and `realtime`, `settings` and `plan` say what was
 //! configured, `errors`, `metrics` and `hooks` what others are told, `jobs` what is done by itself. Below them lies the engine
-//! (`engine`, `push`, `pull`, `server_db`, `migration`, `compaction`), which knows tables, and neither HTTP nor topics; `schema` and
+//! (`engine`, `push`, `pull`, `query`, `server_db`, `migration`, `compaction`), which knows tables, and neither HTTP nor topics; `schema` and
 //! `language` are what it speaks.
 //!
 //! Promise: 200 on a push leaves only after what it tells of is durable; a poke leaves if and only if its version does.
@@ -24,6 +24,7 @@ pub mod mutators;
 pub mod plan;
 pub mod pull;
 pub mod push;
+pub mod query;
 pub mod realtime;
 pub mod schema;
 pub mod server_db;
@@ -41,6 +42,7 @@ mod tests;
 use std::cell::Cell;
 use std::rc::Rc;
 
+use crate::auth::Auth;
 use crate::imports::{ConnectionId, Dialect, Imports, Publication, RequestHead};
 use crate::registry::{Admission, Connection, Deliveries, Group, Input, Mount, Outcome, Plan, Protocol, Request, Response, UpgradeResult};
 use engine::{DATABASE, Engine, EngineOptions, MigrationMode};
@@ -130,9 +132,33 @@ impl PlasmaMount {
     }
 }
 
+impl PlasmaMount {
+    /// Where the settings count on an app there must be one.
+    fn check_app(&self, imports: Imports<'_>) -> Result<(), String> {
+        let Settings { auth, on_pushed, on_error, on_metric, .. } = &self.settings;
+        let asked = [
+            ("auth.mode", matches!(auth, Auth::App)),
+            ("onPushed.app", on_pushed.app),
+            ("onError.app", on_error.app),
+            ("onMetric.app", on_metric.app),
+        ];
+        let asked: Vec<_> = asked.into_iter().filter(|(_, asked)| *asked).map(|(key, _)| key).collect();
+        let is_there = || {
+            let described = serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(&imports.app.describe());
+            described.is_ok_and(|described| !described.is_empty())
+        };
+        if asked.is_empty() || is_there() {
+            Ok(())
+        } else {
+            Err(format!("{}: needs an app component; the mount has none", asked.join(", ")))
+        }
+    }
+}
+
 impl Mount for PlasmaMount {
     fn start(&self, imports: Imports<'_>, _cursor: Option<Vec<u8>>) -> Result<Option<Vec<u8>>, String> {
         self.check_dialect(imports)?;
+        self.check_app(imports)?;
         self.engine.start(imports)?;
         jobs::start(&self.call(imports, 0));
         Ok(None)

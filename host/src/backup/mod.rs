@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
+use crate::executor::ExecutorError;
 use crate::executor::sqlite::folder::create_folder;
 use crate::runtime::Backends;
 
@@ -152,7 +153,10 @@ async fn pin(backends: &Backends) -> Result<Vec<Box<dyn Pinned>>, BackupError> {
     let failed = |backend, error: &dyn std::fmt::Display| BackupError::Backend { backend, message: error.to_string() };
     for _ in 0..STANDSTILL_ATTEMPTS {
         let pinning = async {
-            let standstill = backends.executor.stand_still().await.map_err(|error| failed("executor", &error))?;
+            let standstill = backends.executor.stand_still().await.map_err(|error| match error {
+                ExecutorError::Unavailable(why) => failed("executor", &why),
+                other => failed("executor", &other),
+            })?;
             // In between nothing becomes durable: whatever objects and facts the databases know of is there.
             let keyvalue = backends.storage.keyvalue.pin().await.map_err(|error| failed("keyvalue", &error))?;
             let objects = backends.storage.objects.pin().await.map_err(|error| failed("objects", &error))?;

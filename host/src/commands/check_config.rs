@@ -2,7 +2,7 @@
 
 use syncline::runtime::Checker;
 
-use super::{ServeArguments, say};
+use super::{ServeArguments, named, say};
 
 /// Says what is wrong with a configuration, or what it comes to.
 pub async fn run(arguments: ServeArguments) -> anyhow::Result<()> {
@@ -12,7 +12,7 @@ pub async fn run(arguments: ServeArguments) -> anyhow::Result<()> {
     let mounts = config.mount_settings()?;
     let mut settings = config.runtime_settings();
     settings.cache = None;
-    let described = Checker::new(&config.component()?, settings)?.describe_all(&mounts).await?;
+    let described = Checker::new(&config.component()?, settings).map_err(|error| named(&config, error))?.describe_all(&mounts).await?;
     say("the configuration is valid")?;
     for mount in described {
         say(&mount.line)?;

@@ -2,7 +2,7 @@
 
 use syncline::runtime::Checker;
 
-use super::{ServeArguments, say};
+use super::{ServeArguments, named, say};
 
 /// Shows the component's imports and exports, the mounts, and the versions.
 pub async fn run(arguments: ServeArguments) -> anyhow::Result<()> {
@@ -11,7 +11,7 @@ pub async fn run(arguments: ServeArguments) -> anyhow::Result<()> {
     let mut settings = config.runtime_settings();
     settings.cache = None;
     say(format_args!("syncline {}", env!("CARGO_PKG_VERSION")))?;
-    let checker = Checker::new(&config.component()?, settings)?;
+    let checker = Checker::new(&config.component()?, settings).map_err(|error| named(&config, error))?;
     for line in checker.component_interfaces() {
         say(line)?;
     }

@@ -5,7 +5,9 @@ use std::path::Path;
 
 use anyhow::{Context as _, bail};
 use clap::Subcommand;
+use syncline::config::Config;
 use syncline::control::{Answer, Command as Asked, ask};
+use syncline::runtime::RuntimeError;
 
 mod arguments;
 mod backup;
@@ -52,6 +54,14 @@ pub async fn run(command: Command) -> anyhow::Result<()> {
         Command::Restore(arguments) => restore::run(arguments).await,
         Command::Doctor(arguments) => doctor::run(arguments).await,
         Command::Version => say(format_args!("syncline {}", env!("CARGO_PKG_VERSION"))),
+    }
+}
+
+/// An error of the run time, with the file of the component where it is about that.
+fn named(config: &Config, error: RuntimeError) -> anyhow::Error {
+    match (&error, &config.component) {
+        (RuntimeError::Component(_), Some(path)) => anyhow::Error::new(error).context(format!("component {}", path.display())),
+        _ => error.into(),
     }
 }
 

@@ -11,7 +11,7 @@ use syncline::runtime::{Reloaded, Runtime};
 use syncline::server::{Server, ServerHandle};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::ServeArguments;
+use super::{ServeArguments, named};
 
 /// Added to the number of a signal, as shells do.
 const ENDED_BY_SIGNAL: i32 = 128;
@@ -32,7 +32,8 @@ pub async fn run(arguments: ServeArguments) -> anyhow::Result<()> {
     server_settings.check()?;
     let data = config.take_data_folder()?;
     let backends = config.open_backends().await?;
-    let runtime = Runtime::start(&config.component()?, config.runtime_settings(), &mounts, backends).await?;
+    let runtime = Runtime::start(&config.component()?, config.runtime_settings(), &mounts, backends).await;
+    let runtime = runtime.map_err(|error| named(&config, error))?;
     let server = Server::start(runtime, &mounts, server_settings).await?;
     let reload = reloader(arguments, config, server.handle().clone());
     // A server without it serves as well.
@@ -99,7 +100,7 @@ async fn reload(arguments: &ServeArguments, running: &Config, server: &ServerHan
     let fixed = running.restart_keys(&config);
     anyhow::ensure!(fixed.is_empty(), "only a restart can change {}", fixed.join(", "));
     let certificates = server.read_certificates()?;
-    let reloaded = server.reload(&config.component()?, &config.mount_settings()?).await?;
+    let reloaded = server.reload(&config.component()?, &config.mount_settings()?).await.map_err(|error| named(&config, error))?;
     certificates.exchange();
     Ok((reloaded, warnings))
 }

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::{Config, ConfigError, log_filter};
+use super::{Config, ConfigError, ExecutorPlace, log_filter};
 use crate::executor::sqlite::Synchronous;
 
 impl Config {
@@ -39,7 +39,7 @@ impl Config {
         if self.admin_token.is_none() && !is_loopback(&self.listen) {
             warnings.push("admin_token: there is none, and the main listener is not on loopback: /metrics is open to everybody".into());
         }
-        if places.synchronous == Synchronous::Off {
+        if matches!(places.executor, ExecutorPlace::Sqlite(_, Synchronous::Off)) {
             warnings.push("executor: writes are not synced to disk and may be lost with the machine".into());
         }
         if self.trusted_proxies.iter().any(|proxy| proxy.ends_with("/0")) {

@@ -36,9 +36,10 @@ impl Config {
             let message = format!("{}: a restore into it was not finished; empty the folder and restore again", self.data.display());
             return Err(ConfigError::Value { key: "data".into(), message });
         }
-        let executors = self.places()?.executor.folder.canonicalize();
+        let places = self.places()?;
+        let executors = places.executor.folder().and_then(|folder| folder.canonicalize().ok());
         let lock = match executors {
-            Ok(executors) if executors == path => None,
+            Some(executors) if executors == path => None,
             _ => Some(
                 FolderLock::take(&path, "lock").map_err(|error| ConfigError::Value { key: "data".into(), message: error.to_string() })?,
             ),

@@ -5,8 +5,10 @@
 
 use std::fmt;
 
-use crate::config::Config;
+use crate::config::{Config, ExecutorPlace, without_secrets};
 use crate::control::{Command, ControlError, Status, ask};
+use crate::executor::Executor as _;
+use crate::executor::postgres::{PostgresAddress, PostgresExecutor, PostgresSettings};
 use crate::runtime::Checker;
 
 mod files;
@@ -69,14 +71,17 @@ pub async fn examine(config: &Config, full: bool) -> Vec<Check> {
     let Ok(places) = config.places() else { return checks };
     let (server, status) = running(config).await;
     checks.push(server);
+    if let ExecutorPlace::Postgres { url, address } = &places.executor {
+        checks.push(postgres(url, PostgresAddress::clone(address)).await);
+    }
     let data = config.data.clone();
     let looked = tokio::task::spawn_blocking(move || {
         let mut checks = files::data_folder(&data);
         if data.is_dir() {
-            checks.extend(files::databases(&places.executor.folder));
+            checks.extend(places.executor.folder().map(files::databases).unwrap_or_default());
             checks.extend(places.keyvalue.folder.as_deref().and_then(files::keyvalue));
             checks.extend(places.objects.folder.as_deref().map(|folder| files::objects(folder, full)));
-            checks.push(machine::clock(&places.executor.folder));
+            checks.push(machine::clock(places.executor.folder().unwrap_or(&data)));
         }
         checks.push(machine::free_space(&data));
         checks.push(machine::file_descriptors());
@@ -132,6 +137,21 @@ async fn running(config: &Config) -> (Check, Option<Status>) {
         },
         Err(ControlError::NotRunning) => (Check::ok(subject, "none runs on this data folder"), None),
         Err(error) => (Check::failed(subject, format!("{error}; look at its log, and whether this is its user")), None),
+    }
+}
+
+/// A server of databases can be reached, and which it is.
+async fn postgres(url: &str, address: PostgresAddress) -> Check {
+    let subject = "databases";
+    let asked = async {
+        let executor = PostgresExecutor::start(PostgresSettings::new(address)).await?;
+        let server = executor.server().await;
+        executor.close().await;
+        server
+    };
+    match asked.await {
+        Ok(server) => Check::ok(subject, server),
+        Err(error) => Check::failed(subject, format!("{}: {error}", without_secrets(url))),
     }
 }
 

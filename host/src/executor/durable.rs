@@ -6,7 +6,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use super::{Database, DatabaseName, Executor, ExecutorError, GroupObserver, RowSet, Statement};
+use super::{Database, DatabaseInfo, DatabaseName, Dialect, Executor, ExecutorError, GroupObserver, RowSet, Statement, Value};
 
 /// A database whose writer waits for the disk.
 pub struct DurableDatabase {
@@ -42,6 +42,11 @@ impl DurableDatabase {
         &*self.database
     }
 
+    /// The database, to be kept.
+    pub fn shared(&self) -> Arc<dyn Database> {
+        self.database.clone()
+    }
+
     /// Runs statements in one transaction; durable when this returns.
     pub async fn write(&self, statements: &[Statement]) -> Result<Vec<RowSet>, ExecutorError> {
         let mut transaction = self.database.begin().await?;
@@ -59,5 +64,28 @@ impl DurableDatabase {
     /// Runs a query on what is durable.
     pub async fn read(&self, statement: &Statement) -> Result<RowSet, ExecutorError> {
         self.database.snapshot().await?.query(statement, None).await
+    }
+}
+
+/// A statement of the host's own in the dialect of a database. In the template `{}` stands for the prefix of tables, `?`
+/// for a parameter (and for nothing else).
+pub fn statement(info: &DatabaseInfo, template: &str, parameters: Vec<Value>) -> Statement {
+    let mut sql = String::with_capacity(template.len());
+    let mut number = 0;
+    for piece in template.replace("{}", &info.table_prefix).split_inclusive('?') {
+        match piece.strip_suffix('?') {
+            Some(before) if info.dialect == Dialect::Postgres => {
+                number += 1;
+                sql.push_str(&format!("{before}${number}"));
+            }
+            _ => sql.push_str(piece),
+        }
+    }
+    Statement { sql, parameters }
+}
+
+impl From<&str> for Value {
+    fn from(text: &str) -> Self {
+        Value::Text(text.to_owned())
     }
 }

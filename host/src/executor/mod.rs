@@ -15,6 +15,8 @@ use crate::backup::Standstill;
 
 pub mod durable;
 pub mod group;
+pub mod postgres;
+mod probe;
 pub mod sqlite;
 
 /// A database of a mount. Names come from the component and are private to the mount.
@@ -149,6 +151,13 @@ pub trait Executor: Send + Sync + 'static {
         Err(ExecutorError::Unavailable("this backend is backed up by means of its own".into()))
     }
 
+    /// Whether other processes may work on the same databases at the same time. Then the host asks before it does what
+    /// one of them is to do once (it sends posts of the outbox that it could put off first), looks again and again for what
+    /// others left, and takes no note away that they may rely on.
+    fn is_shared(&self) -> bool {
+        false
+    }
+
     /// Bytes that the databases of a mount take up on disk; none where the backend cannot say.
     async fn size_bytes(&self, _mount: &str) -> Result<Option<u64>, ExecutorError> {
         Ok(None)
@@ -202,6 +211,12 @@ pub trait Database: Send + Sync {
 
     /// Waits until this caller is the only writer. The transaction sees everything committed before it, durable or not.
     async fn begin(&self) -> Result<Box<dyn Transaction>, ExecutorError>;
+
+    /// The same, and the transaction may stay open for so long, in place of what the executor is set to (none: as it is set).
+    /// A backend without such a limit ignores it.
+    async fn begin_within(&self, _open_max: Option<Duration>) -> Result<Box<dyn Transaction>, ExecutorError> {
+        self.begin().await
+    }
 }
 
 /// See [`Database::hold`]. Dropping it ends it.

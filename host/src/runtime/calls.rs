@@ -189,6 +189,7 @@ impl MountCore {
                 }
             }
             Effect::Outcome { connection, call, released, after } => connection.release(call, released, after),
+            Effect::Post(post) => self.apply(Effect::Deferred(Deferred::Post(post))),
             // Whoever waited may have gone: then nobody is to be told.
             Effect::Permit(permit) => drop(permit.send(())),
             Effect::Deferred(work) => {
@@ -211,7 +212,8 @@ impl MountCore {
         wait_for(&self.settled, durable).await
     }
 
-    async fn wait_until_settled(&self, groups: &[(String, u64)]) {
+    /// Waits until groups are durable or lost.
+    pub(super) async fn wait_until_settled(&self, groups: &[(String, u64)]) {
         let settled = || groups.iter().all(|(database, group)| self.gate.lock().is_settled(database, *group)).then_some(());
         wait_for(&self.settled, settled).await;
     }
@@ -249,6 +251,7 @@ impl GroupObserver for WeakObserver {
             mount.metrics.group_settled(&mount.name, durable);
             mount.gate.lock().settled(&database.name, group, durable);
             mount.settled.notify_waiters();
+            mount.posts_settled(&database.name, group);
             mount.pump();
         }
     }
@@ -266,6 +269,7 @@ pub(super) async fn carry_out_all(mount: Weak<MountCore>, mut work: mpsc::Unboun
             }
             Deferred::DeleteKey { key } => keyvalue.delete(name, key).await.map_err(|error| error.to_string()),
             Deferred::DeleteObject { key } => mount.delete_object(key).await.map_err(|error| error.to_string()),
+            Deferred::Post(post) => mount.keep_post(post).await.map_err(|error| error.to_string()),
             Deferred::CancelJob { name: job } => mount.jobs.cancel(name, job).await.map_err(|error| error.to_string()),
         };
         mount.backlog.remove(deferred.bytes());

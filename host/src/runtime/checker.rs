@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use wasmtime::Store;
 
 use super::bindings::guest::GuestPre;
+use super::documents::Documents;
 use super::engine::RuntimeEngine;
 use super::imports::app::App;
 use super::limits;
@@ -50,9 +51,10 @@ pub(super) struct Checked {
 
 impl Checked {
     /// Ready to run, under a number.
-    pub(super) fn into_revision(self, number: u64, quota: Option<Arc<Quota>>) -> Arc<Revision> {
+    pub(super) fn into_revision(self, number: u64, quota: Option<Arc<Quota>>, documents: &Documents) -> Arc<Revision> {
         let closes = Arc::new(HostCloses::from(&self.plan.closes));
-        Arc::new(Revision { number, plan: self.plan, closes, app: self.app, pre: self.pre, quota, identity: self.identity })
+        let documents = documents.of(&self.plan.documents);
+        Arc::new(Revision { number, plan: self.plan, closes, app: self.app, pre: self.pre, quota, documents, identity: self.identity })
     }
 
     /// Settings that have no effect, or a dangerous one.

@@ -17,7 +17,6 @@ use super::effect::Effect;
 use super::gate::CallId;
 use super::instance::{Answer, Invocation};
 use super::mount::MountCore;
-use super::queue::FIRST_CALL;
 
 /// How often it is looked at who holds most, while too much waits.
 const BUDGET_PAUSE: Duration = Duration::from_millis(100);
@@ -41,7 +40,7 @@ impl MountCore {
     pub(crate) async fn upgrade(self: &Arc<Self>, head: Arc<RequestHead>) -> Upgraded {
         let plan = self.plan();
         let upgrades = &plan.upgrades;
-        if self.stopping.load(Ordering::Relaxed) {
+        if self.is_stopping() {
             return Upgraded::Host(upgrades.failed.clone());
         }
         let connection = self.request_connection(self.new_id());
@@ -91,10 +90,11 @@ impl MountCore {
         mut bundles: Vec<Vec<Effect>>,
         mut start: live::Outcome,
     ) -> Result<(), CallFailed> {
+        let number = connection.running_call();
         connection.end_upgrade(start.attachment.take());
         let (released, after) = split(start, &self.budget);
         let (permit, permitted) = oneshot::channel();
-        let outcome = Effect::Outcome { connection: connection.clone(), call: FIRST_CALL, released, after };
+        let outcome = Effect::Outcome { connection: connection.clone(), call: number, released, after };
         bundles.push(vec![outcome, Effect::Permit(permit)]);
         self.finish(call, bundles);
         permitted.await.map_err(|_| CallFailed::NotDurable)

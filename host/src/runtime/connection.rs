@@ -17,7 +17,7 @@ use super::budget::{Budget, Charge};
 use super::effect::Effect;
 use super::instance::{Answer, Invocation};
 use super::mount::MountCore;
-use super::queue::{Arrival, Close, ConnectionQueue, Filled, Frame, QueueLimits, Released};
+use super::queue::{Arrival, Close, ConnectionQueue, Filled, Frame, Payload, QueueLimits, Released};
 
 /// Inputs handed over in one call: enough that a burst is cheap, few enough that a call stays short.
 const INPUTS_PER_CALL: usize = 16;
@@ -46,6 +46,8 @@ pub(crate) struct Connection {
     progress: Notify,
     /// The first `receive` has returned without closing: the larger frame limit holds.
     received: AtomicBool,
+    /// It is a request that waits for a publication.
+    parked: AtomicBool,
     /// Bytes that the socket's task holds.
     socket_bytes: AtomicUsize,
 }
@@ -89,6 +91,7 @@ impl Connection {
             wake: Notify::new(),
             progress: Notify::new(),
             received: AtomicBool::new(false),
+            parked: AtomicBool::new(false),
             socket_bytes: AtomicUsize::new(0),
         })
     }
@@ -133,6 +136,16 @@ impl Connection {
 
     /// A message of the client.
     pub(crate) fn push_frame(self: &Arc<Self>, frame: types::Frame) {
+        if let types::Frame::Text(text) = &frame
+            && let Some(answer) = self.mount.upgrade().and_then(|mount| mount.auto_reply(text))
+        {
+            let mut inner = self.inner.lock();
+            inner.queue.end_quiet();
+            inner.queue.reply(answer);
+            drop(inner);
+            self.wake.notify_one();
+            return;
+        }
         let input = socket::Input::Frame(frame);
         let bytes = input_bytes(&input);
         self.inner.lock().queue.end_quiet();
@@ -202,9 +215,30 @@ impl Connection {
         live::Connection { id: self.id, attachment, cursors: mount.cursors(self.id), failure: None }
     }
 
-    /// The call begins that makes the connection: number [`FIRST_CALL`](super::queue::FIRST_CALL).
+    /// The call begins that makes the connection.
     pub(crate) fn start_upgrade(&self) {
         self.inner.lock().queue.start_call();
+    }
+
+    /// The number of the call that runs.
+    pub(crate) fn running_call(&self) -> u64 {
+        self.inner.lock().queue.running_call()
+    }
+
+    /// A request waits from now on for something to be published: what it is does not matter.
+    pub(crate) fn park(&self) {
+        self.parked.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether something was published since.
+    pub(crate) fn has_outgoing(&self) -> bool {
+        self.inner.lock().queue.has_outgoing()
+    }
+
+    /// The request goes on: what was published is there to be read.
+    pub(crate) fn unpark(&self) {
+        self.inner.lock().queue.start_resume();
+        self.parked.store(false, Ordering::Relaxed);
     }
 
     /// A subscription was made.
@@ -218,7 +252,10 @@ impl Connection {
     }
 
     /// A publication arrives; a reader that cannot keep up is closed. Whether it keeps up.
-    pub(crate) fn publish(&self, arrival: Arrival, slow: &Close) -> bool {
+    pub(crate) fn publish(&self, mut arrival: Arrival, slow: &Close) -> bool {
+        if self.parked.load(Ordering::Relaxed) {
+            arrival.payload = Payload::Nothing;
+        }
         self.outgoing(slow, |queue| queue.publish(arrival))
     }
 

@@ -4,6 +4,7 @@ use tokio::sync::oneshot;
 
 use super::bindings::guest::syncline::host::pubsub::Publication;
 use super::connection::{AfterRelease, Connection};
+use super::outbox::Post;
 use super::queue::{Frame, Released};
 use std::sync::Arc;
 
@@ -15,6 +16,8 @@ pub(crate) enum Effect {
     Send { connection: u64, frame: Frame },
     /// What the call answered on its own connection.
     Outcome { connection: Arc<Connection>, call: u64, released: Released, after: AfterRelease },
+    /// To a target outside; a commit that follows in the same call writes it down instead.
+    Post(Post),
     /// Tells a waiting request or upgrade that its answer may leave. Dropped with the call, it tells that it may not.
     Permit(oneshot::Sender<()>),
     /// Something of the storage or the jobs, carried out in order beside the frames.
@@ -29,7 +32,7 @@ impl Effect {
 
     /// Whether it is undone with the transaction or savepoint that it was made in.
     pub(crate) fn shares_fate(&self) -> bool {
-        matches!(self, Effect::Publish(_) | Effect::Send { .. })
+        matches!(self, Effect::Publish(_) | Effect::Send { .. } | Effect::Post(_))
     }
 }
 
@@ -40,12 +43,14 @@ pub(crate) enum Deferred {
     DeleteKey { key: String },
     DeleteObject { key: String },
     CancelJob { name: String },
+    Post(Post),
 }
 
 impl Deferred {
     /// What it holds in memory.
     pub(crate) fn bytes(&self) -> usize {
         match self {
+            Deferred::Post(post) => post.bytes(),
             Deferred::SetKey { key, value, .. } => key.len() + value.len(),
             Deferred::DeleteKey { key } | Deferred::DeleteObject { key } | Deferred::CancelJob { name: key } => key.len(),
         }

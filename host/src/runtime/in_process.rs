@@ -5,10 +5,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tokio::sync::oneshot;
 
 use super::bindings::guest::syncline::host::types::{Frame as ComponentFrame, Header, RequestHead};
 use super::queue::{Close, Frame};
-use super::{AnswerBody, Answered, BrokenOff, Connection, MountCore, Runtime, Upgraded, http};
+use super::{AnswerBody, Answered, Asker, BrokenOff, Connection, MountCore, Runtime, Upgraded, http};
 use crate::runtime::plans::UpgradeAnswer;
 
 /// The close code that stands for a socket that ended without a close frame.
@@ -123,6 +124,8 @@ impl Runtime {
     ) -> Result<InProcessResponse, ConnectError> {
         let mount = self.mount(mount).ok_or_else(|| ConnectError::NoMount(mount.to_owned()))?;
         let head = Arc::new(RequestHead { method: method.to_owned(), ..request.into() });
+        // Dropped with the caller's future: then nobody waits any more.
+        let (_present, gone) = oneshot::channel();
         let answering = mount.runtime.clone().spawn(async move {
             let open = mount.open_request();
             let accept = match open.admit(head.clone()).await {
@@ -136,7 +139,7 @@ impl Runtime {
                 http::BodyPlan::Inline(_) => http::BodyIn::Failed(http::BodyFailure::TooLarge),
                 http::BodyPlan::Object(_) => http::BodyIn::Failed(http::BodyFailure::Unavailable),
             };
-            let answered = open.handle(head, accept.context, body, Arc::default()).await;
+            let answered = open.handle(head, accept.context, body, &mut Asker { gone, cut: Arc::default() }).await;
             answered.unwrap_or_else(|error| mount.fallback(error))
         });
         let Answered { status, headers, body } = answering.await.map_err(|_| ConnectError::Stopping)?;

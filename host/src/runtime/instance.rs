@@ -7,11 +7,13 @@ use parking_lot::Mutex;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 use wasmtime::Store;
+use wasmtime::component::Resource;
 
 use super::bindings::guest::Guest;
 use super::bindings::guest::exports::syncline::sync::{http, live, socket};
 use super::bindings::guest::syncline::host::pubsub::Publication;
 use super::bindings::guest::syncline::host::types::RequestHead;
+use super::imports::executor::HeldView;
 use super::limits::{self, IDLE_INSTANCES_BYTES_MAX};
 use super::mount::MountCore;
 use super::revision::Revision;
@@ -24,6 +26,8 @@ pub(crate) enum Invocation {
     Stop,
     Admit { connection: u64, head: Arc<RequestHead> },
     Handle { connection: u64, head: Arc<RequestHead>, context: Vec<u8>, body: http::BodyIn },
+    Resume { connection: u64, state: Vec<u8> },
+    Generate { cursor: Vec<u8>, view: HeldView },
     Upgrade { connection: u64, head: Arc<RequestHead> },
     Receive { connection: live::Connection, inputs: Vec<socket::Input> },
     Task { connection: live::Connection, work: Vec<u8> },
@@ -34,7 +38,8 @@ pub(crate) enum Invocation {
 
 impl Invocation {
     /// What [`Invocation::export`] may say.
-    pub(crate) const EXPORTS: &[&str] = &["start", "stop", "admit", "handle", "upgrade", "receive", "task", "closed", "deliver", "fire"];
+    pub(crate) const EXPORTS: &[&str] =
+        &["start", "stop", "admit", "handle", "resume", "generate", "upgrade", "receive", "task", "closed", "deliver", "fire"];
 
     /// The export, for metrics and logs.
     pub(crate) fn export(&self) -> &'static str {
@@ -43,6 +48,8 @@ impl Invocation {
             Invocation::Stop => "stop",
             Invocation::Admit { .. } => "admit",
             Invocation::Handle { .. } => "handle",
+            Invocation::Resume { .. } => "resume",
+            Invocation::Generate { .. } => "generate",
             Invocation::Upgrade { .. } => "upgrade",
             Invocation::Receive { .. } => "receive",
             Invocation::Task { .. } => "task",
@@ -74,7 +81,9 @@ impl Invocation {
     /// The request that is served: it may become a connection.
     pub(crate) fn request(&self) -> Option<u64> {
         match self {
-            Invocation::Admit { connection, .. } | Invocation::Handle { connection, .. } => Some(*connection),
+            Invocation::Admit { connection, .. } | Invocation::Handle { connection, .. } | Invocation::Resume { connection, .. } => {
+                Some(*connection)
+            }
             _ => None,
         }
     }
@@ -87,7 +96,7 @@ impl Invocation {
     /// Whether the call is made once more on a fresh instance when it failed in this way.
     pub(crate) fn tried_again(&self, failure: live::Failure) -> bool {
         match self {
-            Invocation::Task { .. } => false,
+            Invocation::Task { .. } | Invocation::Resume { .. } | Invocation::Generate { .. } => false,
             Invocation::Upgrade { .. } | Invocation::Stop => failure == live::Failure::Trapped,
             _ => true,
         }
@@ -100,7 +109,9 @@ pub(crate) enum Answer {
     Start(Result<Option<Vec<u8>>, String>),
     Done,
     Admission(http::Admission),
-    Response(http::Response),
+    /// With the view of a generated body.
+    Response(http::Response, HeldView),
+    Piece(Result<(Vec<u8>, Option<Vec<u8>>), String>),
     Upgrade(socket::UpgradeResult),
     Outcome(live::Outcome),
     Task(Vec<u8>),
@@ -123,8 +134,10 @@ impl Instance {
         store.data_mut().deadline = Instant::now() + Duration::from_millis(revision.plan.call_deadline_ms);
         let guest = revision.pre.instantiate_async(&mut store).await?;
         let (name, settings) = (&mount.name, &revision.identity.settings);
-        let configured =
-            guest.syncline_sync_mounts().call_configure(&mut store, name, &mount.protocol, revision.number, settings, &[]).await?;
+        let configured = guest
+            .syncline_sync_mounts()
+            .call_configure(&mut store, name, &mount.protocol, revision.number, settings, &revision.documents)
+            .await?;
         configured.map_err(wasmtime::Error::msg)?;
         Ok(Self { store, guest, revision: revision.clone() })
     }
@@ -178,7 +191,21 @@ impl Instance {
             }
             Invocation::Admit { connection, head } => Answer::Admission(http.call_admit(store, &name, *connection, head).await?),
             Invocation::Handle { connection, head, context, body } => {
-                Answer::Response(http.call_handle(store, &name, *connection, head, context, body, failure).await?)
+                let mut response = http.call_handle(&mut *store, &name, *connection, head, context, body, failure).await?;
+                let view = taken_view(store, &mut response)?;
+                Answer::Response(response, view)
+            }
+            Invocation::Resume { connection, state } => {
+                let mut response = http.call_resume(&mut *store, &name, *connection, state).await?;
+                let view = taken_view(store, &mut response)?;
+                Answer::Response(response, view)
+            }
+            Invocation::Generate { cursor, view } => {
+                let lent = store.data_mut().lend_view(view)?;
+                let borrowed = lent.as_ref().map(|lent| Resource::new_borrow(lent.rep()));
+                let piece = http.call_generate(&mut *store, &name, cursor, borrowed).await?;
+                store.data_mut().give_back_view(view, lent)?;
+                Answer::Piece(piece)
             }
             Invocation::Upgrade { connection, head } => Answer::Upgrade(socket.call_upgrade(store, &name, *connection, head).await?),
             Invocation::Receive { connection, inputs } => {
@@ -197,6 +224,12 @@ impl Instance {
             }
         })
     }
+}
+
+/// The view of a generated body, which outlives the call.
+fn taken_view(store: &mut Store<State>, response: &mut http::Response) -> wasmtime::Result<HeldView> {
+    let view = if let http::BodyOut::Generated(generated) = &mut response.body { generated.view.take() } else { None };
+    store.data_mut().take_view(view)
 }
 
 /// The instances of one mount.

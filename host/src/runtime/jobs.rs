@@ -11,7 +11,7 @@ use super::Runtime;
 use super::environment::Environment;
 use super::instance::{Answer, Invocation};
 use super::mount::MountCore;
-use crate::executor::durable::DurableDatabase;
+use crate::executor::durable::{DurableDatabase, statement};
 use crate::executor::{Dialect, Executor, ExecutorError, Statement, Value};
 
 /// Jobs are looked for at least this often: another process may have put one down.
@@ -220,28 +220,10 @@ impl Jobs {
     }
 
     fn statement(&self, template: &str, parameters: Vec<Value>) -> Statement {
-        let info = self.database.database().info();
-        let mut sql = String::with_capacity(template.len());
-        let mut number = 0;
-        for piece in template.replace("{}", &info.table_prefix).split_inclusive('?') {
-            match piece.strip_suffix('?') {
-                Some(before) if info.dialect == Dialect::Postgres => {
-                    number += 1;
-                    sql.push_str(&format!("{before}${number}"));
-                }
-                _ => sql.push_str(piece),
-            }
-        }
-        Statement { sql, parameters }
+        statement(&self.database.database().info(), template, parameters)
     }
 }
 
 fn time(milliseconds: u64) -> Value {
     Value::Integer(i64::try_from(milliseconds).unwrap_or(i64::MAX))
-}
-
-impl From<&str> for Value {
-    fn from(text: &str) -> Self {
-        Value::Text(text.to_owned())
-    }
 }

@@ -23,6 +23,8 @@ pub const SUBSCRIPTIONS_MAX: usize = 10_000;
 pub const SUBSCRIPTION_BYTES_MAX: usize = 4 << 20;
 /// Name, payload or cursor of a job.
 pub const JOB_BYTES_MAX: usize = 1 << 20;
+/// URL, headers and body of a post to a target outside.
+pub const POST_BYTES_MAX: usize = 1 << 20;
 /// Message, or fields, of one line in the log.
 pub const LOG_BYTES_MAX: usize = 16 << 10;
 /// Lines that one call may log.
@@ -91,6 +93,7 @@ pub(crate) fn of_effect(effect: &Effect) -> Weight {
             publication.topic.len() + publication.message.len() + publication.order.as_ref().map_or(0, |order| order.key.len())
         }
         Effect::Send { frame, .. } => frame.len(),
+        Effect::Post(post) => post.bytes(),
         Effect::Deferred(work) => work.bytes(),
         // Made by the host, of what was weighed with the answer.
         Effect::Outcome { .. } | Effect::Permit(_) => 0,
@@ -106,7 +109,9 @@ pub(crate) fn of_answer(answer: &Answer) -> wasmtime::Result<Weight> {
         }
         Answer::Task(result) => Weight::one(result.len()),
         Answer::Admission(http::Admission::Accept(accept)) => Weight::one(accept.context.len()),
-        Answer::Admission(http::Admission::Refuse(response)) | Answer::Response(response) => of_response(response)?,
+        Answer::Admission(http::Admission::Refuse(response)) | Answer::Response(response, _) => of_response(response)?,
+        Answer::Piece(Ok((piece, cursor))) => Weight::one(piece.len() + cursor.as_ref().map_or(0, Vec::len)),
+        Answer::Piece(Err(problem)) => Weight::one(problem.len()),
         Answer::Upgrade(socket::UpgradeResult::Refuse(response)) => of_response(response)?,
         Answer::Upgrade(socket::UpgradeResult::Accept(accept)) => {
             [of_headers(&accept.headers), of_outcome(&accept.start)?].into_iter().sum()

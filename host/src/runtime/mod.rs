@@ -13,6 +13,7 @@ use parking_lot::RwLock;
 
 use crate::executor::{Executor, ExecutorError};
 use crate::metrics::Metrics;
+use crate::outbound::HttpClient;
 use crate::pubsub::PubSub;
 use crate::storage::Storage;
 
@@ -23,6 +24,7 @@ mod calls;
 mod checker;
 mod clients;
 mod connection;
+mod documents;
 mod effect;
 mod engine;
 pub mod environment;
@@ -35,6 +37,7 @@ mod jobs;
 pub mod limits;
 mod mount;
 mod observe;
+mod outbox;
 mod pieces;
 pub mod queue;
 mod quota;
@@ -60,13 +63,15 @@ pub(crate) use clients::Upgraded;
 pub(crate) use connection::Connection;
 pub(crate) use mount::MountCore;
 pub(crate) use pieces::Pieces;
-pub(crate) use requests::{AnswerBody, Answered};
+pub(crate) use requests::{AnswerBody, Answered, Asker};
 
 use checker::Checked;
+use documents::Documents;
 use environment::{Environment, SystemEnvironment};
 use instance::{InstancePool, Invocation};
 use jobs::Jobs;
-use mount::MountParts;
+use mount::{FIRST_REVISION, MountParts};
+use outbox::Outbox;
 use quota::Quota;
 
 /// Stands for the host itself where mounts have their names: no mount may have it.
@@ -237,6 +242,8 @@ pub struct Runtime {
     mounts: RwLock<Vec<Arc<MountCore>>>,
     backends: Backends,
     jobs: Arc<Jobs>,
+    outbox: Arc<Outbox>,
+    http: Arc<HttpClient>,
     metrics: Arc<Metrics>,
     process: u64,
     connection_ids: Arc<AtomicU64>,
@@ -259,10 +266,14 @@ impl Runtime {
             tracing::warn!("{warning}");
         }
         let jobs = Arc::new(Jobs::open(&*backends.executor, settings.environment.clone()).await?);
+        let http = Arc::new(HttpClient::default());
+        let outbox = Arc::new(Outbox::new(backends.executor.clone(), http.clone()));
         let runtime = Arc::new(Self {
             mounts: RwLock::default(),
             backends,
             jobs: jobs.clone(),
+            outbox,
+            http,
             metrics: Arc::new(Metrics::new()?),
             process: settings.environment.random(),
             // Ids start at random, so that those of other processes and of earlier starts are others.
@@ -282,6 +293,8 @@ impl Runtime {
 
     /// Makes a mount that is not there yet, and lets it create or migrate what it keeps.
     async fn add(&self, mount: &MountSettings, checked: Checked) -> Result<Arc<MountCore>, RuntimeError> {
+        let documents = Arc::new(Documents::new(&mount.name, self.backends.storage.keyvalue.clone(), self.http.clone()));
+        documents.fetch_new(&checked.plan.documents).await;
         let parts = MountParts {
             name: mount.name.clone(),
             protocol: mount.protocol.clone(),
@@ -289,6 +302,8 @@ impl Runtime {
             executor: self.backends.executor.clone(),
             storage: self.backends.storage.clone(),
             jobs: self.jobs.clone(),
+            outbox: self.outbox.clone(),
+            documents: documents.clone(),
             pubsub: self.backends.pubsub.clone(),
             process: self.process,
             environment: self.settings.environment.clone(),
@@ -301,8 +316,9 @@ impl Runtime {
             connection_ids: self.connection_ids.clone(),
         };
         self.metrics.start_mount(&mount.name, Invocation::EXPORTS);
-        let core = MountCore::new(parts, checked.into_revision(1, self.quota_of(mount).await?));
+        let core = MountCore::new(parts, checked.into_revision(FIRST_REVISION, self.quota_of(mount).await?, &documents));
         core.start(&core.revision()).await.map_err(|reason| RuntimeError::Start { mount: mount.name.clone(), reason })?;
+        core.keep_posting();
         Ok(core)
     }
 

@@ -17,6 +17,7 @@ use super::budget::Budget;
 use super::calls::{WeakObserver, carry_out_all};
 use super::clients::keep_budget;
 use super::connection::Connection;
+use super::documents::{Documents, keep_fresh};
 use super::effect::{Deferred, Effect};
 use super::environment::Environment;
 use super::fanout::DeliverJob;
@@ -24,6 +25,8 @@ use super::gate::Gate;
 use super::instance::{Answer, InstancePool, Invocation};
 use super::jobs::Jobs;
 use super::limits::{SUBSCRIPTION_BYTES_MAX, SUBSCRIPTIONS_MAX, loggable};
+use super::outbox::{MountOutbox, Outbox};
+use super::queue::Frame;
 use super::revision::{CurrentPlan, HostCloses, Revision};
 use super::topics::{Mode, Subscriber, SubscriptionLimits, TooManySubscriptions, Topics};
 use crate::executor::{Database, DatabaseName, Executor, ExecutorError, GroupObserver};
@@ -31,6 +34,8 @@ use crate::metrics::{Metrics, Traffic};
 use crate::pubsub::PubSub;
 use crate::storage::Storage;
 
+/// The number of the revision that a mount begins with.
+pub(super) const FIRST_REVISION: u64 = 1;
 /// Time for last publications, however short the drain is.
 const STOP_TIME_MIN: Duration = Duration::from_secs(1);
 
@@ -45,6 +50,8 @@ pub(crate) struct MountParts {
     pub(crate) executor: Arc<dyn Executor>,
     pub(crate) storage: Storage,
     pub(crate) jobs: Arc<Jobs>,
+    pub(crate) outbox: Arc<Outbox>,
+    pub(crate) documents: Arc<Documents>,
     pub(crate) pubsub: Arc<dyn PubSub>,
     pub(crate) process: u64,
     pub(crate) environment: Arc<dyn Environment>,
@@ -60,6 +67,12 @@ pub(crate) struct MountCore {
     pub(crate) listen: String,
     pub(crate) storage: Storage,
     pub(crate) jobs: Arc<Jobs>,
+    pub(super) outbox: Arc<Outbox>,
+    /// What it is to post.
+    pub(super) posts: MountOutbox,
+    pub(super) documents: Arc<Documents>,
+    /// The number of the last revision that was made.
+    revision_number: AtomicU64,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) traffic: Traffic,
     pub(crate) runtime: Handle,
@@ -100,6 +113,10 @@ impl MountCore {
             revision: RwLock::new(revision),
             storage: parts.storage,
             jobs: parts.jobs,
+            outbox: parts.outbox,
+            posts: MountOutbox::default(),
+            documents: parts.documents,
+            revision_number: AtomicU64::new(FIRST_REVISION),
             metrics: parts.metrics,
             runtime: Handle::current(),
             environment: parts.environment,
@@ -123,6 +140,7 @@ impl MountCore {
         });
         mount.runtime.spawn(keep_budget(Arc::downgrade(&mount), mount.budget.clone()));
         mount.runtime.spawn(carry_out_all(Arc::downgrade(&mount), deferred_work));
+        mount.runtime.spawn(keep_fresh(Arc::downgrade(&mount), mount.documents.clone()));
         mount
     }
 
@@ -140,6 +158,24 @@ impl MountCore {
     pub(crate) fn exchange(&self, revision: Arc<Revision>) {
         *self.revision.write() = revision;
         self.pool.clear();
+        self.documents.look_again();
+    }
+
+    /// The same, if what runs now is still what the new revision was made of.
+    pub(super) fn exchange_from(&self, current: &Arc<Revision>, revision: Arc<Revision>) -> bool {
+        let mut running = self.revision.write();
+        let unchanged = Arc::ptr_eq(&running, current);
+        if unchanged {
+            *running = revision;
+            drop(running);
+            self.pool.clear();
+        }
+        unchanged
+    }
+
+    /// A number that no revision had.
+    pub(super) fn next_revision_number(&self) -> u64 {
+        self.revision_number.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// Time for a call that has no other deadline.
@@ -152,6 +188,18 @@ impl MountCore {
         let plan = self.plan();
         let own = plan.app_limits.as_ref().and_then(|limits| limits.task_ms);
         Duration::from_millis(own.unwrap_or(plan.call_deadline_ms))
+    }
+
+    /// How long a transaction may stay open; none: as the executor is set.
+    pub(crate) fn transaction_open_max(&self) -> Option<Duration> {
+        self.plan().app_limits.as_ref().and_then(|limits| limits.transaction_ms).map(Duration::from_millis)
+    }
+
+    /// What the host answers to a text by itself.
+    pub(crate) fn auto_reply(&self, text: &str) -> Option<Frame> {
+        let plan = self.plan();
+        let (_, answer) = plan.auto_replies.iter().find(|(asked, _)| asked == text)?;
+        Some(Frame::Text(self.budget.hold(answer.clone().into())))
     }
 
     /// How the host closes by itself.
@@ -236,6 +284,11 @@ impl MountCore {
                 next => cursor = next,
             }
         }
+    }
+
+    /// Whether the mount stops.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
     }
 
     /// How many connections are open.

@@ -60,16 +60,22 @@ impl Maker {
         self.batches.closed().await;
     }
 
-    /// The body is whole. A client that does not take what is left within so long is cut off.
-    pub(crate) async fn end(self, patience: Duration) {
+    /// The body is whole. A client that does not take what is left within so long is cut off; none: it is the server's to
+    /// lose its patience.
+    pub(crate) async fn end(self, patience: Option<Duration>) {
         let taken = async {
             // An error means that the client is gone already.
             if self.batches.send(Batch::End).await.is_ok() {
                 self.batches.closed().await;
             }
         };
-        if tokio::time::timeout(patience, taken).await.is_err() {
-            self.cut.notify_one();
+        match patience {
+            None => taken.await,
+            Some(patience) => {
+                if tokio::time::timeout(patience, taken).await.is_err() {
+                    self.cut.notify_one();
+                }
+            }
         }
     }
 }
@@ -112,7 +118,7 @@ mod tests {
         assert!(tokio::time::timeout(Duration::ZERO, maker.room()).await.is_err(), "one batch waits");
         assert_eq!(pieces.next().await, Some(Ok(Bytes::from_static(b"a"))));
         maker.room().await.unwrap().fill(vec![Bytes::from_static(b"c")]);
-        let ending = tokio::spawn(maker.end(crate::runtime::streams::GOODBYE));
+        let ending = tokio::spawn(maker.end(None));
         for expected in [b"b", b"c"] {
             assert_eq!(pieces.next().await, Some(Ok(Bytes::from_static(expected))));
         }
@@ -130,7 +136,7 @@ mod tests {
         let cut = Arc::new(Notify::new());
         let (maker, _pieces) = pieces(cut.clone());
         maker.room().await.unwrap().fill(vec![Bytes::from_static(b"a")]);
-        maker.end(Duration::ZERO).await;
+        maker.end(Some(Duration::ZERO)).await;
         cut.notified().await;
     }
 }

@@ -158,8 +158,6 @@ pub struct QueueLimits {
     pub calls_in_gate: usize,
 }
 
-/// The number of the call that made the connection.
-pub const FIRST_CALL: u64 = 1;
 /// Inputs that may wait for the component, however small.
 const INBOX_INPUTS_MAX: usize = 1024;
 
@@ -271,6 +269,22 @@ impl<I> ConnectionQueue<I> {
     pub fn start_call(&mut self) -> u64 {
         self.running = true;
         self.next_call()
+    }
+
+    /// The number of the call that runs.
+    pub fn running_call(&self) -> u64 {
+        self.calls_started
+    }
+
+    /// Starts a call that finds by itself what was published: what waits for the client is dropped.
+    pub fn start_resume(&mut self) -> u64 {
+        self.clear_outgoing();
+        self.start_call()
+    }
+
+    /// Whether anything waits for the client.
+    pub fn has_outgoing(&self) -> bool {
+        !self.outbox.is_empty()
     }
 
     fn next_call(&mut self) -> u64 {
@@ -415,6 +429,14 @@ impl<I> ConnectionQueue<I> {
             self.outbox.push_back(Outgoing::Sent(frame));
         }
         self.keeps_up()
+    }
+
+    /// An answer that needs no call.
+    pub fn reply(&mut self, frame: Frame) {
+        if self.close.is_none() && !self.gone {
+            self.own_bytes += frame.len();
+            self.outbox.push_back(Outgoing::Answer(frame));
+        }
     }
 
     /// Fills a slot, if it still waits here. Whether the client keeps up, as [`ConnectionQueue::publish`].

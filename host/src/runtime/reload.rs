@@ -83,7 +83,8 @@ impl Runtime {
         if revision.identity == *checked.identity() {
             return Ok(Prepared::Keep(core));
         }
-        let next = checked.into_revision(revision.number + 1, self.quota_of(mount).await?);
+        core.documents.fetch_new(&checked.plan.documents).await;
+        let next = checked.into_revision(core.next_revision_number(), self.quota_of(mount).await?, &core.documents);
         core.start(&next).await.map_err(|reason| RuntimeError::Start { mount: mount.name.clone(), reason })?;
         Ok(Prepared::Exchange(core, next))
     }
@@ -96,6 +97,9 @@ impl Runtime {
                 Prepared::Add(core) => (core, MountChange::Added),
                 Prepared::Exchange(core, revision) => {
                     core.exchange(revision);
+                    core.keep_posting();
+                    // What was fetched since it was prepared.
+                    core.hand_over_documents().await;
                     (core, MountChange::Changed)
                 }
             };

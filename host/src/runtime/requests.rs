@@ -1,20 +1,28 @@
 //! Requests of a mount: from their head to an answer that may leave.
 
+use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 
-use super::bindings::guest::exports::syncline::sync::http;
 use super::bindings::guest::exports::syncline::sync::mounts::UpgradeAnswer;
+use super::bindings::guest::exports::syncline::sync::{http, live};
 use super::bindings::guest::syncline::host::types::{Header, RequestHead};
 use super::calls::{CallFailed, Completed};
 use super::connection::Connection;
+use super::effect::Effect;
+use super::gate::CallId;
+use super::imports::executor::HeldView;
 use super::instance::{Answer, Invocation};
+use super::limits::loggable;
 use super::mount::MountCore;
 use super::pieces::{Maker, Pieces, pieces};
 use super::streams::{self, Keepalive};
+
+/// No request is parked for longer, in milliseconds: a day.
+const PARKED_MS_MAX: u64 = 24 * 60 * 60 * 1000;
 
 /// An answer that may leave.
 pub(crate) struct Answered {
@@ -29,6 +37,14 @@ pub(crate) enum AnswerBody {
     Pieces(Pieces),
 }
 
+/// Whoever waits for an answer.
+pub(crate) struct Asker {
+    /// Ends when the client is gone.
+    pub(crate) gone: oneshot::Receiver<Infallible>,
+    /// Told where the client does not take the end of its answer: its line is to be cut.
+    pub(crate) cut: Arc<Notify>,
+}
+
 /// Why the component's answer does not leave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Unanswered {
@@ -38,6 +54,9 @@ pub(crate) enum Unanswered {
     /// It would be one connection more than the mount may have.
     #[error("the mount has as many connections as it may")]
     Full,
+    /// Nobody waits for it any more.
+    #[error("the client is gone")]
+    Gone,
     /// This host does not send bodies of this kind.
     #[error("this host does not send bodies of this kind")]
     Unsupported,
@@ -84,6 +103,8 @@ impl MountCore {
                 (503, fallbacks.map(|all| &all.unavailable))
             }
             (Unanswered::Failed(CallFailed::Trapped | CallFailed::TimedOut), _) => (500, fallbacks.map(|all| &all.failed)),
+            // Nobody reads it.
+            (Unanswered::Gone, _) => (503, None),
             (Unanswered::Unsupported, _) => {
                 tracing::error!(mount = self.name, %error, "an answer was not sent");
                 (501, None)
@@ -123,49 +144,140 @@ impl OpenRequest {
         }
     }
 
-    /// Answers the request; when this returns, the answer may leave. `cut` is told where the client does not take its end.
+    /// Answers the request; when this returns, the answer may leave.
     pub(crate) async fn handle(
         mut self,
         head: Arc<RequestHead>,
         context: Vec<u8>,
         body: http::BodyIn,
-        cut: Arc<Notify>,
+        client: &mut Asker,
     ) -> Result<Answered, Unanswered> {
         let invocation = Invocation::Handle { connection: self.id, head, context, body };
-        let Completed { call, answer, bundles } = self.mount.run(&invocation, self.mount.call_deadline()).await?;
-        let Answer::Response(http::Response { status, headers, body }) = answer else { return Err(CallFailed::Trapped.into()) };
-        let body = match body {
-            http::BodyOut::Stream(start) => {
-                AnswerBody::Pieces(self.stream(Completed { call, answer: Answer::Done, bundles }, start, cut).await?)
-            }
-            body => {
-                self.mount.finish_and_wait(call, bundles).await?;
-                match body {
-                    http::BodyOut::Empty => AnswerBody::Whole(Bytes::new()),
-                    http::BodyOut::Bytes(bytes) => AnswerBody::Whole(bytes.into()),
-                    _ => return Err(Unanswered::Unsupported),
+        let mut completed = self.mount.run(&invocation, self.mount.call_deadline()).await?;
+        loop {
+            let Completed { call, answer, bundles } = completed;
+            let Answer::Response(http::Response { status, headers, body }, view) = answer else {
+                return Err(CallFailed::Trapped.into());
+            };
+            let body = match body {
+                http::BodyOut::Parked(parked) => {
+                    completed = self.park(call, bundles, parked, client).await?;
+                    continue;
                 }
+                http::BodyOut::Stream(start) => AnswerBody::Pieces(self.stream(call, bundles, start, client).await?),
+                body => {
+                    self.mount.finish_and_wait(call, bundles).await?;
+                    match body {
+                        http::BodyOut::Empty => AnswerBody::Whole(Bytes::new()),
+                        http::BodyOut::Bytes(bytes) => AnswerBody::Whole(bytes.into()),
+                        http::BodyOut::Generated(generated) => {
+                            let (maker, pieces) = pieces(client.cut.clone());
+                            self.mount.runtime.spawn(generate(self.mount.clone(), maker, generated.cursor, view));
+                            AnswerBody::Pieces(pieces)
+                        }
+                        _ => return Err(Unanswered::Unsupported),
+                    }
+                }
+            };
+            return Ok(Answered { status, headers, body });
+        }
+    }
+
+    /// Waits until something is published that the request listens to, or its time is up, and goes on.
+    async fn park(
+        &self,
+        call: CallId,
+        bundles: Vec<Vec<Effect>>,
+        parked: http::Parked,
+        client: &mut Asker,
+    ) -> Result<Completed, Unanswered> {
+        let mount = &self.mount;
+        let connection = mount.request_connection(self.id);
+        let http::Parked { state, timeout_ms, seen } = parked;
+        connection.park();
+        let waits = live::Outcome { seen, ..nothing() };
+        mount.begin_connection(&connection, call, bundles, waits).await?;
+        let time_is_up = tokio::time::sleep(Duration::from_millis(timeout_ms.min(PARKED_MS_MAX)));
+        tokio::pin!(time_is_up);
+        while !connection.has_outgoing() {
+            // The process stops, or whoever published closes all who listen.
+            if connection.is_closing() || mount.is_stopping() {
+                return Err(CallFailed::NotDurable.into());
             }
-        };
-        Ok(Answered { status, headers, body })
+            tokio::select! {
+                biased;
+                _ = &mut client.gone => return Err(Unanswered::Gone),
+                () = &mut time_is_up => break,
+                () = connection.changed() => {}
+            }
+        }
+        connection.unpark();
+        Ok(mount.run(&Invocation::Resume { connection: self.id, state }, mount.call_deadline()).await?)
     }
 
     /// Makes the request a connection that is served on its own from now on.
-    async fn stream(&mut self, completed: Completed, start: http::StreamStart, cut: Arc<Notify>) -> Result<Pieces, Unanswered> {
+    async fn stream(
+        &mut self,
+        call: CallId,
+        bundles: Vec<Vec<Effect>>,
+        start: http::StreamStart,
+        client: &Asker,
+    ) -> Result<Pieces, Unanswered> {
         let mount = &self.mount;
         let connection = mount.request_connection(self.id);
         if mount.is_over_full() {
-            mount.finish_and_wait(completed.call, completed.bundles).await?;
+            mount.finish_and_wait(call, bundles).await?;
             return Err(Unanswered::Full);
         }
-        if mount.stopping.load(Ordering::Relaxed) {
+        if mount.is_stopping() {
             return Err(CallFailed::NotDurable.into());
         }
-        mount.begin_connection(&connection, completed.call, completed.bundles, start.start).await?;
+        mount.begin_connection(&connection, call, bundles, start.start).await?;
         mount.metrics.connected(&mount.name);
-        let (maker, pieces): (Maker, Pieces) = pieces(cut);
+        let (maker, pieces) = pieces(client.cut.clone());
         self.handed_over = true;
         mount.runtime.spawn(streams::serve(connection, mount.clone(), maker, start.keepalive.map(Keepalive::new)));
         Ok(pieces)
+    }
+}
+
+/// Makes a body piece by piece, as the client takes it.
+async fn generate(mount: Arc<MountCore>, maker: Maker, cursor: Vec<u8>, view: HeldView) {
+    let mut next = Some(cursor);
+    while let Some(cursor) = next {
+        let Some(room) = maker.room().await else { return };
+        let Ok(completed) = mount.run(&Invocation::Generate { cursor, view: view.clone() }, mount.call_deadline()).await else { return };
+        if mount.finish_and_wait(completed.call, completed.bundles).await.is_err() {
+            return;
+        }
+        match completed.answer {
+            Answer::Piece(Ok((piece, following))) => {
+                room.fill(vec![mount.budget.hold(piece.into())]);
+                next = following;
+            }
+            Answer::Piece(Err(problem)) => {
+                return tracing::warn!(mount = mount.name, problem = %loggable(&problem), "a body was broken off");
+            }
+            _ => return,
+        }
+    }
+    // It may hold back the log.
+    drop(view);
+    maker.end(None).await;
+}
+
+/// An outcome that does nothing.
+fn nothing() -> live::Outcome {
+    live::Outcome {
+        send: Vec::new(),
+        attachment: None,
+        close: None,
+        seen: Vec::new(),
+        cursors: Vec::new(),
+        alarm: live::Alarm::Keep,
+        pace: false,
+        tasks: Vec::new(),
+        defer: None,
+        quiet_ms: None,
     }
 }

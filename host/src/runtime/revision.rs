@@ -13,7 +13,7 @@ use super::state::State;
 
 /// Code and settings of a mount, and what follows from them.
 pub(crate) struct Revision {
-    /// Grows with each exchange; the component knows it from `configure`.
+    /// Another one with each exchange; the component knows it from `configure`.
     pub(crate) number: u64,
     pub(crate) plan: Plan,
     /// How the host closes by itself.
@@ -22,7 +22,17 @@ pub(crate) struct Revision {
     pub(crate) pre: GuestPre<State>,
     /// What its databases and objects may hold; none: no limit.
     pub(crate) quota: Option<Arc<Quota>>,
+    /// What of the plan's documents was fetched, by name.
+    pub(crate) documents: Vec<(String, Vec<u8>)>,
     pub(crate) identity: Identity,
+}
+
+impl Revision {
+    /// The same with other documents.
+    pub(crate) fn with_documents(&self, number: u64, documents: Vec<(String, Vec<u8>)>) -> Self {
+        let (plan, closes, app) = (self.plan.clone(), self.closes.clone(), self.app.clone());
+        Self { number, plan, closes, app, pre: self.pre.clone(), quota: self.quota.clone(), documents, identity: self.identity.clone() }
+    }
 }
 
 /// What a revision is made of: if it is the same, there is nothing to be exchanged.

@@ -15,6 +15,7 @@ use super::imports::app::{App, AppInstance};
 use super::instance::Invocation;
 use super::limits::{self, HANDLES_MAX, Taken};
 use super::mount::MountCore;
+use super::outbox::Post;
 use super::standard_error::StandardError;
 use crate::executor::{DatabaseName, Hold, Transaction};
 
@@ -120,6 +121,17 @@ impl Call {
             let since = bundle.split_off(effects_before.min(bundle.len()));
             bundle.extend(since.into_iter().filter(|effect| !effect.shares_fate()));
         }
+    }
+
+    /// Posts that no commit has written down yet.
+    pub(crate) fn posts(&self) -> Vec<Post> {
+        let post = |effect: &Effect| if let Effect::Post(post) = effect { Some(post.clone()) } else { None };
+        self.bundles.iter().flatten().filter_map(post).collect()
+    }
+
+    /// A commit has written them down.
+    pub(crate) fn posts_written(&mut self) {
+        self.bundles.iter_mut().for_each(|bundle| bundle.retain(|effect| !matches!(effect, Effect::Post(_))));
     }
 
     /// Whether it may be run again from the start.

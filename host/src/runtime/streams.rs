@@ -16,9 +16,9 @@ use super::queue::Frame;
 /// Bytes taken from the queue in one go.
 const BATCH_BYTES: usize = 64 << 10;
 /// How long a client may take to read what is left when its stream ends.
-pub(crate) const GOODBYE: Duration = Duration::from_secs(2);
+const GOODBYE: Duration = Duration::from_secs(2);
 /// Keepalives are sent no more often than this.
-pub(crate) const KEEPALIVE_MS_MIN: u64 = 100;
+const KEEPALIVE_MS_MIN: u64 = 100;
 /// The close code of a stream whose client went away.
 const NO_CLOSE: u16 = 1006;
 
@@ -77,7 +77,7 @@ async fn pump(connection: &Arc<Connection>, mount: &MountCore, maker: Maker, kee
         }
     }
     let Some(close) = connection.due_close() else { return NO_CLOSE };
-    maker.end(GOODBYE).await;
+    maker.end(Some(GOODBYE)).await;
     close.code
 }
 

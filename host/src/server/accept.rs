@@ -12,7 +12,7 @@ use hyper::{Request, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::task::JoinSet;
 
 use super::heads::HEAD_BYTES_MAX;
@@ -131,8 +131,11 @@ async fn serve_http<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: 
     let head_timeout = shared.limiter.limits.head_timeout();
     let cut = peer.cut.clone();
     let service = service_fn(move |request: Request<Incoming>| {
-        let (visitor, shared) = (peer.visitor(request.headers()), shared.clone());
+        // Dropped with this future when the client goes away.
+        let (present, gone) = oneshot::channel();
+        let (visitor, shared) = (peer.visitor(request.headers(), gone), shared.clone());
         async move {
+            let _present = present;
             visitor.flow.take(1, super::heads::head_bytes(&request));
             // Not in the task below: who goes away meanwhile is not waited for.
             visitor.flow.room().await;

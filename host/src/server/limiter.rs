@@ -1,15 +1,17 @@
 //! The limits at work: permits that end by themselves, and how long to wait before reading on.
 
+use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 
 use super::address::{AddressKey, Client, Network};
 use super::limits::{AddressBook, Limits, Refusal};
 use super::rate::{Meter, Rates};
+use crate::runtime::Asker;
 
 /// How long a client should wait that has too many connections.
 const CROWDED_RETRY: Duration = Duration::from_secs(5);
@@ -94,11 +96,11 @@ impl Peer {
     }
 
     /// Who sends a request.
-    pub(crate) fn visitor(&self, headers: &hyper::HeaderMap) -> Visitor {
+    pub(crate) fn visitor(&self, headers: &hyper::HeaderMap, gone: oneshot::Receiver<Infallible>) -> Visitor {
         let client = Client::of(self.remote, self.secure, headers, &self.limiter.trusted_proxies);
         // The connection of a proxy is shared: each of its requests has buckets of its own.
         let flow = if client.forwarded { Flow::new(&self.limiter, client.address) } else { self.flow.clone() };
-        Visitor { client, flow, cut: self.cut.clone() }
+        Visitor { client, flow, asker: Asker { gone, cut: self.cut.clone() } }
     }
 }
 
@@ -106,8 +108,8 @@ impl Peer {
 pub(crate) struct Visitor {
     pub(crate) client: Client,
     pub(crate) flow: Arc<Flow>,
-    /// Cuts its connection.
-    pub(crate) cut: Arc<Notify>,
+    /// As a mount knows it.
+    pub(crate) asker: Asker,
 }
 
 impl Visitor {

@@ -25,7 +25,7 @@ pub(crate) const HEADERS_MAX: usize = 1000;
 pub(crate) type Answer = Response<Body>;
 
 /// Answers a request.
-pub(crate) async fn answer(request: Request<Incoming>, visitor: Visitor, shared: Arc<Shared>) -> Answer {
+pub(crate) async fn answer(request: Request<Incoming>, mut visitor: Visitor, shared: Arc<Shared>) -> Answer {
     if let Some(refused) = heads::refused(&request) {
         return refused;
     }
@@ -49,7 +49,7 @@ pub(crate) async fn answer(request: Request<Incoming>, visitor: Visitor, shared:
     let mount = found.mount.clone();
     let answer = match upgrade {
         true if found.takes_upgrades => websocket::upgrade(request, &visitor, &mount, &shared).await,
-        false if found.takes_requests => of_mount(request, &visitor, &mount).await,
+        false if found.takes_requests => of_mount(request, &mut visitor, &mount).await,
         _ => status(StatusCode::NOT_FOUND),
     };
     count_login(&answer, &visitor);
@@ -99,7 +99,7 @@ pub(crate) fn request_head(parts: &hyper::http::request::Parts, client: &Client)
     })
 }
 
-async fn of_mount(request: Request<Incoming>, visitor: &Visitor, mount: &Arc<MountCore>) -> Answer {
+async fn of_mount(request: Request<Incoming>, visitor: &mut Visitor, mount: &Arc<MountCore>) -> Answer {
     let (parts, body) = request.into_parts();
     let head = request_head(&parts, &visitor.client);
     let open = mount.open_request();
@@ -127,7 +127,7 @@ async fn of_mount(request: Request<Incoming>, visitor: &Visitor, mount: &Arc<Mou
             BodyIn::Failed(BodyFailure::Unavailable)
         }
     };
-    let answered = open.handle(head, accept.context, body, visitor.cut.clone()).await;
+    let answered = open.handle(head, accept.context, body, &mut visitor.asker).await;
     drop(held);
     from_mount(answered.unwrap_or_else(|error| mount.fallback(error)), visitor)
 }

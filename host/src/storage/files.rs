@@ -19,6 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use rustix::fs::{Access, access};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -138,7 +139,9 @@ impl Folder {
             let leftover = entry.map_err(write_error(&temporary))?.path();
             fs::remove_file(&leftover).map_err(write_error(&leftover))?;
         }
-        Ok(Self { path, temporary, temporary_next: AtomicU64::new(0), freezer: Arc::default(), clock, _lock: lock })
+        let folder = Self { path, temporary, temporary_next: AtomicU64::new(0), freezer: Arc::default(), clock, _lock: lock };
+        folder.ready()?;
+        Ok(folder)
     }
 
     fn path_of_mount(&self, mount: &str) -> PathBuf {
@@ -299,7 +302,11 @@ impl Folder {
         self.temporary.join(self.temporary_next.fetch_add(1, Ordering::Relaxed).to_string())
     }
 
+    /// Whether objects can be written, of every mount that has any.
     fn ready(&self) -> Result<(), StorageError> {
+        for folder in std::iter::once(self.path.clone()).chain(entries(&self.path)?).filter(|path| path.is_dir()) {
+            access(&folder, Access::WRITE_OK | Access::EXEC_OK).map_err(|error| write_error(&folder)(error.into()))?;
+        }
         let path = self.temporary_path();
         let number = (self.clock)().to_be_bytes();
         let written = write_synced(&path, &[&number, &[0; READY_BYTES]]);

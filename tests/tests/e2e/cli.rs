@@ -111,6 +111,8 @@ async fn valid_configurations_are_valid_and_nothing_is_touched() {
     }
     let (output, text) = run(&["check-config"], &[("SYNCLINE_CONFIG", &conformance("secsync.toml"))]).await;
     assert!(output.status.success() && text.contains("mount secsync-policy: secsync at /secsync-policy/…"), "{text}");
+    let (output, text) = run(&["check-config"], &[("SYNCLINE_CONFIG", &conformance("plasma.toml"))]).await;
+    assert!(output.status.success() && text.contains("mount plasma: plasma at /sync/…"), "{text}");
     assert!(!unused.exists());
 }
 

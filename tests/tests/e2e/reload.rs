@@ -78,7 +78,7 @@ async fn a_reload_that_fails_changes_nothing() {
     server.reload(GUEST_COMPONENT, &two).await.expect_err("a path begins with a slash");
     for (what, other) in [
         ("listen", MountSettings { listen: "127.0.0.1:1".into(), ..secsync_mount("secsync", json!({})) }),
-        ("protocol", MountSettings { protocol: "plasma".into(), ..secsync_mount("secsync", json!({})) }),
+        ("protocol", MountSettings { protocol: "no-such-protocol".into(), ..secsync_mount("secsync", json!({})) }),
     ] {
         let error = server.reload(GUEST_COMPONENT, &[other]).await.expect_err(what).to_string();
         assert!(error.contains(what), "{error}");

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OpenFlags};
 use serde_json::Value;
+use syncline_tests::postgres;
 use syncline_tests::secsync::{Author, Snapshot};
 use syncline_tests::socket::{Received, Socket};
 
@@ -65,13 +66,24 @@ pub struct Stored {
     pub signature: String,
 }
 
-/// The updates of a document, in their order, from the file of a mount's database.
+/// The updates of a document, in their order, from a mount's database: its file, or its schema in PostgreSQL.
 pub fn stored(data: &Path, mount: &str, document: &str) -> Vec<Stored> {
+    let select = "SELECT u.seq, u.pub_key, u.clock, u.signature FROM ss_snapshots s JOIN ss_updates u ON u.snapshot_id = s.id \
+         WHERE s.doc_id = :'document' ORDER BY u.seq";
+    if let Some(schemas) = postgres::known(data) {
+        let rows = schemas.query(mount, "secsync", select, &[("document", document)]);
+        let number = |text: &str| text.parse().expect("a number");
+        let row = |row: Vec<String>| match row.as_slice() {
+            [sequence, author, clock, signature] => {
+                Stored { sequence: number(sequence), author: author.clone(), clock: number(clock), signature: signature.clone() }
+            }
+            other => panic!("four columns were expected, not {other:?}"),
+        };
+        return rows.into_iter().map(row).collect();
+    }
     let file = data.join(mount).join("secsync.sqlite");
     let connection = Connection::open_with_flags(file, OpenFlags::SQLITE_OPEN_READ_ONLY).expect("the database is there");
-    let select = "SELECT u.seq, u.pub_key, u.clock, u.signature FROM ss_snapshots s JOIN ss_updates u ON u.snapshot_id = s.id \
-         WHERE s.doc_id = ? ORDER BY u.seq";
-    let mut statement = connection.prepare(select).expect("the tables are those of secsync");
+    let mut statement = connection.prepare(&select.replace(":'document'", "?")).expect("the tables are those of secsync");
     let number = |row: &rusqlite::Row<'_>, column| row.get::<_, i64>(column).map(i64::cast_unsigned);
     let row = |row: &rusqlite::Row<'_>| {
         Ok(Stored { sequence: number(row, 0)?, author: row.get(1)?, clock: number(row, 2)?, signature: row.get(3)? })

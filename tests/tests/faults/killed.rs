@@ -10,6 +10,7 @@ use rand::RngExt as _;
 use rusqlite::{Connection, OpenFlags};
 use syncline::storage::Objects as _;
 use syncline::storage::files::FileObjects;
+use syncline_tests::postgres;
 use syncline_tests::process::{Process, data_folder};
 use syncline_tests::secsync::{Author, Snapshot};
 use syncline_tests::socket::{Received, Socket};
@@ -141,10 +142,14 @@ fn objects(data: &Path) -> Vec<PathBuf> {
 
 /// How many objects are named by rows.
 fn named_count(data: &Path) -> usize {
-    let file = data.join("secsync/secsync.sqlite");
-    let connection = Connection::open_with_flags(file, OpenFlags::SQLITE_OPEN_READ_ONLY).expect("the database is there");
     let count =
         "SELECT (SELECT count(object_key) FROM ss_updates) + (SELECT count(object_key) + count(server_data_object_key) FROM ss_snapshots)";
+    if let Some(schemas) = postgres::known(data) {
+        let rows = schemas.query("secsync", "secsync", count, &[]);
+        return rows[0][0].parse().expect("a count");
+    }
+    let file = data.join("secsync/secsync.sqlite");
+    let connection = Connection::open_with_flags(file, OpenFlags::SQLITE_OPEN_READ_ONLY).expect("the database is there");
     let count: i64 = connection.query_row(count, [], |row| row.get(0)).expect("it can be read");
     usize::try_from(count).expect("it is no negative number")
 }

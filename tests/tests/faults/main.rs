@@ -4,7 +4,7 @@
 //!
 //! * [`lost`], [`delayed`], [`races`], [`random`]: the shipped component over commits that fail or take their time.
 //! * [`failing`]: databases that answer with errors; [`killed`] and [`plasma_killed`]: `kill -9` of the shipped
-//!   binary; [`disk`]: disks that are full or cannot be written, and quotas; [`damaged`]: files that are not what they should be.
+//!   binary; [`restarted`]: a PostgreSQL server that crashes; [`disk`]: disks that are full or cannot be written, and quotas; [`damaged`]: files that are not what they should be.
 //! * [`component`]: a component that does what its client says, faults included.
 
 mod commits;
@@ -19,3 +19,4 @@ mod lost;
 mod plasma_killed;
 mod races;
 mod random;
+mod restarted;

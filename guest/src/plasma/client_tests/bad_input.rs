@@ -37,7 +37,7 @@ fn any_json() -> impl Strategy<Value = Json> {
     leaf.prop_recursive(3, 24, 4, move |inner| {
         prop_oneof![
             prop::collection::vec(inner.clone(), 0..4).prop_map(Json::from),
-            prop::collection::btree_map(key.clone(), inner, 0..5).prop_map(|map| Json::from_iter(map)),
+            prop::collection::btree_map(key.clone(), inner, 0..5).prop_map(Json::from_iter),
         ]
     })
 }
@@ -52,6 +52,9 @@ fn well_formed(reply: &Reply) {
 }
 
 proptest! {
+    // Every case is a server of its own.
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
     #[test]
     fn no_body_is_too_strange(body in prop::collection::vec(any::<u8>(), 0..200), gzip in any::<bool>(), sized in any::<bool>()) {
         let server = Server::new();

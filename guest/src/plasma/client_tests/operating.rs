@@ -51,6 +51,36 @@ fn the_server_writes_in_its_own_name_or_in_a_users() {
 }
 
 #[test]
+fn a_query_shows_what_its_caller_may_see() {
+    let named =
+        json!({"open": {"from": "todos", "select": ["id"], "where": {"op": "=", "left": {"col": "done"}, "right": {"param": "done"}}}});
+    let server = Server::with(json!({"namedQueries": named}));
+    server.push("tok-alice", "g", "c", 1, &[todo("a", "x"), todo("b", "y"), ("setShared", json!({"id": "b", "shared": false}))]);
+    let ask = |token: &str, query: Json, params: Json| {
+        server.post("/query", token, &json!({"protocolVersion": 1, "schemaVersion": "7", "query": query, "params": params}))
+    };
+    let all = json!({"from": "todos", "select": ["id", "title"]});
+    assert_eq!(ask("tok-bob", all.clone(), Json::Null).json(), json!({"ok": true, "version": 3, "rows": [{"id": "a", "title": "x"}]}));
+    assert_eq!(ask("tok-alice", all.clone(), Json::Null).json()["rows"].as_array().unwrap().len(), 2);
+    assert_eq!(ask("tok-bob", json!("open"), json!({"done": false})).json()["rows"], json!([{"id": "a"}]));
+    for (query, params) in [
+        (json!("closed"), Json::Null),
+        (json!("open"), Json::Null),
+        (json!({"from": "_plasma_meta"}), Json::Null),
+        (json!({"from": "todos", "limit": -1}), Json::Null),
+        (Json::Null, Json::Null),
+        (all.clone(), json!(7)),
+    ] {
+        let reply = ask("tok-bob", query.clone(), params);
+        assert_eq!((reply.status, reply.json()["error"].as_str()), (400, Some("invalid-request")), "{query}");
+    }
+    let strict = Server::with(json!({"namedQueries": named, "queryPolicy": "named"}));
+    let body = json!({"protocolVersion": 1, "schemaVersion": "7", "query": all});
+    assert_eq!(strict.post("/query", "tok-bob", &body).json()["reason"], "named-queries-only");
+    assert_eq!(strict.post("/query", "tok-bob", &json!({"protocolVersion": 2})).status, 409);
+}
+
+#[test]
 fn a_compaction_is_asked_for() {
     let server = Server::new();
     for number in 1..=10 {

@@ -115,7 +115,7 @@ fn a_next_page_is_announced_to_the_group_or_to_those_without_one() {
     }
     let first = server.pull("tok-bob", "g", &Json::Null);
     assert_eq!(first["hasMore"], true);
-    assert_eq!(lonely.events(), [more.clone()]);
+    assert_eq!(lonely.events(), [more]);
     let (named, _) = server.socket("/sync/ws?auth=tok-bob&clientGroupID=g", &[]).ok().unwrap();
     named.frames();
     server.pull("tok-bob", "g", &Json::Null);

@@ -176,3 +176,14 @@ fn an_executor_of_another_kind_stops_the_start() {
     }
     assert_eq!(parse(json!({"executor": "d1"})).unwrap().dialect, Some(Dialect::Sqlite));
 }
+
+#[test]
+fn what_needs_an_app_stops_the_start_without_one() {
+    let refusal = |changes| {
+        let mount = Plasma.configure("m", &fixture(changes).to_string(), Vec::new()).unwrap();
+        mount.start(crate::test_host::HostInMemory::default().imports(), None).unwrap_err()
+    };
+    assert_eq!(refusal(json!({"auth": {"mode": "app"}})), "auth.mode: needs an app component; the mount has none");
+    let hooks = json!({"onPushed": {"app": true}, "onMetric": {"app": true}});
+    assert_eq!(refusal(hooks), "onPushed.app, onMetric.app: needs an app component; the mount has none");
+}

@@ -70,6 +70,8 @@ pub enum Refusal {
     },
     /// A write of the server's side failed.
     WriteFailed(String),
+    /// The database has this call run again; nobody gets to read this.
+    Aborted,
     /// It passes; the text is for the log.
     Unavailable(String),
     /// It does not pass; the text is for the log.
@@ -79,7 +81,8 @@ pub enum Refusal {
 impl From<Failure> for Refusal {
     fn from(failure: Failure) -> Self {
         match failure {
-            Failure::Aborted | Failure::Unavailable(_) => Refusal::Unavailable(failure.to_string()),
+            Failure::Aborted => Refusal::Aborted,
+            Failure::Unavailable(what) => Refusal::Unavailable(what),
             Failure::Unexpected(what) => Refusal::Internal(what),
         }
     }
@@ -98,7 +101,7 @@ impl Refusal {
         match self {
             Refusal::MethodNotAllowed(methods) => response.headers.push(header("allow", format!("{}, OPTIONS", methods.join(", ")))),
             Refusal::Unauthorized(_) => response.headers.push(header("www-authenticate", "Bearer")),
-            Refusal::Unavailable(_) => response.headers.push(header("retry-after", "1")),
+            Refusal::Aborted | Refusal::Unavailable(_) => response.headers.push(header("retry-after", "1")),
             _ => {}
         }
         response
@@ -131,7 +134,7 @@ impl Refusal {
             Refusal::MigrationRefused(payload) => (409, error_body("migration-refused", payload.clone())),
             Refusal::WriteDenied { table, action } => (403, error_body("plasma-authorization", json!({"table": table, "action": action}))),
             Refusal::WriteFailed(why) => (422, reason("db-error", why)),
-            Refusal::Unavailable(_) => (503, error_body("unavailable", Json::Null)),
+            Refusal::Aborted | Refusal::Unavailable(_) => (503, error_body("unavailable", Json::Null)),
             Refusal::Internal(_) => (500, error_body("internal", Json::Null)),
         }
     }

@@ -110,7 +110,7 @@ impl Compiler<'_> {
             self.related(position, related);
             output.push(Output::Related { name: related.name.clone(), kind: related.kind, columns: related.select.clone() });
         }
-        self.from_where();
+        self.source_and_condition();
         self.order(&|field| expression(field));
         self.limits();
         output
@@ -135,7 +135,7 @@ impl Compiler<'_> {
             let comma = if position > 0 { ", " } else { "" };
             self.builder.push(&format!("{comma}{} AS \"c{position}\"", expression(field)));
         }
-        self.from_where();
+        self.source_and_condition();
         self.builder.push(") AS \"d\"");
         self.order(&inner);
         self.limits();
@@ -157,7 +157,7 @@ impl Compiler<'_> {
             self.cell(&aggregate.column(), &aggregate_sql(aggregate, dialect));
             output.push(Output::Cell(aggregate.column()));
         }
-        self.from_where();
+        self.source_and_condition();
         if !query.group.is_empty() {
             let group: Vec<String> = query.group.iter().map(expression).collect();
             self.builder.push(" GROUP BY ").push(&group.join(", "));
@@ -214,7 +214,7 @@ impl Compiler<'_> {
         }
     }
 
-    fn from_where(&mut self) {
+    fn source_and_condition(&mut self) {
         let query = self.query;
         let relation = self.builder.sources.relation(&query.from);
         self.builder.push(" FROM ").push(&relation).push(" AS \"t0\"");

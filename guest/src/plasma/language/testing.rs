@@ -484,6 +484,8 @@ fn comparison(random: &mut Random, table: &Table, outer: Option<&Table>, paramet
             json!(["é"]),
             json!(["0"]),
             json!(["name"]),
+            json!([""]),
+            json!([""]),
             json!([2]),
         ];
         left["path"] = random.pick(&paths).clone();
@@ -544,7 +546,7 @@ fn order_by(random: &mut Random, columns: &[&str]) -> Json {
     (0..random.below(3)).map(|_| json!([random.pick(columns), random.pick(&["asc", "desc"])])).collect()
 }
 
-fn sortable<'a>(table: &'a Table) -> Vec<&'a str> {
+fn sortable(table: &Table) -> Vec<&str> {
     table.columns.iter().filter(|column| is_comparable(column.column_type)).map(|column| column.name.as_str()).collect()
 }
 

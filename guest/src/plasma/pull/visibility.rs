@@ -24,7 +24,7 @@ use crate::plasma::write::row_of;
 use crate::sql::Sql;
 
 /// Changed rows of one table that are compared; more: the client begins anew.
-const CHANGES_MAX: usize = 20_000;
+const CHANGES_MAX: usize = 5_000;
 /// Rows that may flip in one table; more: the client begins anew, page by page.
 const FLIPS_MAX: usize = 10_000;
 
@@ -151,21 +151,23 @@ pub fn compile_flips(sql: &Sql, schema: &Schema, table: &Table, changed: &BTreeS
     let now = Sources::of_prefix(sql.prefix());
     let mut before = now.clone();
     for name in changed {
-        before.replaced.insert(name.clone(), quoted(&format!("{name} before")));
+        before.replaced.insert(name.clone(), quoted(&format!("{name} unchanged")));
+        before.replaced.insert(images_of(name), quoted(&images_of(name)));
     }
     let mut builder = SqlBuilder::new(dialect, &now);
     for (position, dependency) in changed.iter().filter_map(|name| schema.table(name)).enumerate() {
         builder.push(if position == 0 { "WITH " } else { ", " });
         push_versions_of(&mut builder, sql, dependency, position * 2);
     }
-    let visible = |builder: &mut SqlBuilder<'_>| {
-        builder.push("coalesce(").predicate(&table.auth.read, Frame::alias("t0")).push(match dialect {
+    let visible = |builder: &mut SqlBuilder<'_>, read: &Predicate| {
+        builder.push("coalesce(").predicate(read, Frame::alias("t0")).push(match dialect {
             Dialect::Sqlite => ", 0)",
             Dialect::Postgres => ", false)",
         });
     };
+    let read = &table.auth.read;
     builder.push(" SELECT CASE WHEN ");
-    visible(&mut builder);
+    visible(&mut builder, read);
     let keys =
         |alias: &str| table.key_columns().map(|column| format!("\"{alias}\".{}", quoted(&column.name))).collect::<Vec<_>>().join(", ");
     let relation = now.relation(&table.name);
@@ -181,14 +183,14 @@ pub fn compile_flips(sql: &Sql, schema: &Schema, table: &Table, changed: &BTreeS
         push_candidates(&mut builder, &now, chain, &keys("c0"), &relation);
     }
     builder.push(") AND ");
-    visible(&mut builder);
+    visible(&mut builder, read);
     builder.push(" <> ");
     builder.use_sources(&before);
-    visible(&mut builder);
+    visible(&mut builder, &as_before(read, changed));
     builder.finish()
 }
 
-/// Adds three relations for a changed table: its changed rows as they were, those and as they are, and the whole as it was.
+/// Adds three relations for a changed table: its changed rows as they were, those and as they are, and what is unchanged.
 fn push_versions_of(builder: &mut SqlBuilder<'_>, sql: &Sql, table: &Table, given: usize) {
     let dialect = sql.dialect();
     let name = |which: &str| quoted(&format!("{} {which}", table.name));
@@ -199,22 +201,48 @@ fn push_versions_of(builder: &mut SqlBuilder<'_>, sql: &Sql, table: &Table, give
         format!("{} AS {}", bulk_cell(column, "e.value", position, dialect), quoted(&column.name))
     };
     let images = table.columns.iter().enumerate().map(image).collect::<Vec<_>>().join(", ");
-    builder.push(&format!("{} AS MATERIALIZED (SELECT {images} FROM ", name("images")));
+    builder.push(&format!("{} AS MATERIALIZED (SELECT {images} FROM ", quoted(&images_of(&table.name))));
     push_list(builder, dialect, given + 1, "e");
     let of_alias = table.columns.iter().map(|column| format!("t.{}", quoted(&column.name))).collect::<Vec<_>>().join(", ");
     builder.push(&format!(
         "), {} AS MATERIALIZED (SELECT {columns} FROM {} UNION ALL SELECT {of_alias} FROM ",
         name("touched"),
-        name("images")
+        quoted(&images_of(&table.name))
     ));
     push_list(builder, dialect, given, "e");
     builder.push(&format!(" CROSS JOIN {relation} AS t WHERE {}", has_key(table, "t", "e", dialect)));
     let key = table.key_columns().map(|column| quoted(&column.name)).collect::<Vec<_>>().join(", ");
     let key_member = |(position, column): (usize, &crate::plasma::schema::Column)| bulk_cell(column, "e.value", position, dialect);
     let key_members = table.key_columns().enumerate().map(key_member).collect::<Vec<_>>().join(", ");
-    builder.push(&format!("), {} AS (SELECT {columns} FROM {relation} WHERE ({key}) NOT IN (SELECT {key_members} FROM ", name("before")));
+    builder
+        .push(&format!("), {} AS (SELECT {columns} FROM {relation} WHERE ({key}) NOT IN (SELECT {key_members} FROM ", name("unchanged")));
     push_list(builder, dialect, given, "e");
-    builder.push(&format!(") UNION ALL SELECT {columns} FROM {})", name("images")));
+    builder.push("))");
+}
+
+/// The relation of the rows of a changed table as they were.
+fn images_of(table: &str) -> String {
+    format!("{table} images")
+}
+
+/// The predicate over changed tables as they were: what is unchanged, or an image. Two questions instead of one over both, so that
+/// the first finds its rows by an index.
+fn as_before(predicate: &Predicate, changed: &BTreeSet<String>) -> Predicate {
+    let of_parts = |parts: &[Predicate]| parts.iter().map(|part| as_before(part, changed)).collect();
+    match predicate {
+        Predicate::Const(_) | Predicate::Compare(_) => predicate.clone(),
+        Predicate::And(parts) => Predicate::And(of_parts(parts)),
+        Predicate::Or(parts) => Predicate::Or(of_parts(parts)),
+        Predicate::Not(part) => Predicate::Not(Box::new(as_before(part, changed))),
+        Predicate::Exists(exists) => {
+            let condition = Box::new(as_before(&exists.condition, changed));
+            let unchanged = Predicate::Exists(Exists { table: exists.table.clone(), condition: condition.clone() });
+            match changed.contains(&exists.table) {
+                true => Predicate::Or(vec![unchanged, Predicate::Exists(Exists { table: images_of(&exists.table), condition })]),
+                false => unchanged,
+            }
+        }
+    }
 }
 
 /// The way from a predicate to one `exists` in it, whose table changed: all around it, outermost first.

@@ -6,6 +6,8 @@ mod diff;
 mod key;
 mod migration;
 mod parse;
+#[cfg(test)]
+mod tests;
 mod value;
 
 use std::collections::BTreeMap;

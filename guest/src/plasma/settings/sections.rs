@@ -123,7 +123,7 @@ impl Rest {
 
     fn warnings(&self, auth: Option<&Auth>) -> Vec<String> {
         let mut warnings = Vec::new();
-        if matches!(auth, Some(Auth::Open(_))) {
+        if matches!(auth, Some(Auth::Open { .. })) {
             warnings.push("auth.mode: none: whoever reaches the server is let in as one user".into());
         }
         if self.change_log.triggers {

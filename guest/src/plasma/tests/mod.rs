@@ -4,6 +4,7 @@ mod app;
 mod compacting;
 mod migrating;
 mod model;
+mod plans;
 mod pulling;
 mod pushing;
 mod support;

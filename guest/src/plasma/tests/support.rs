@@ -6,7 +6,6 @@ use std::rc::Rc;
 
 use serde_json::{Map, Value as Json, json};
 
-use crate::imports::{App, NoApp};
 use crate::plasma::cookie::Cookie;
 use crate::plasma::engine::{Caller, Committing, Dialect, Engine, EngineOptions, Hooks};
 use crate::plasma::mutators::Mutators;
@@ -113,7 +112,6 @@ pub struct World {
     pub host: HostInMemory,
     pub engine: Engine,
     pub hooks: Recorder,
-    pub app: Box<dyn App>,
     pub mutations_max: usize,
 }
 
@@ -133,7 +131,7 @@ impl World {
         let mutators = Mutators::parse(&schema, &mutators(), "mutators", true, false);
         let mutators = mutators.unwrap_or_default();
         let engine = Engine::new(Rc::new(schema), mutators, options);
-        Self { host: HostInMemory::default(), engine, hooks: Recorder::default(), app: Box::new(NoApp), mutations_max: 200 }
+        Self { host: HostInMemory::default(), engine, hooks: Recorder::default(), mutations_max: 200 }
     }
 
     /// The same database under another schema or other options.
@@ -164,7 +162,7 @@ impl World {
     }
 
     pub fn send(&self, user: &str, request: &PushRequest) -> Result<PushReply, PushRefused> {
-        self.engine.push(self.host.imports_with(self.app.as_ref()), &caller(user), request, &self.hooks)
+        self.engine.push(self.host.imports(), &caller(user), request, &self.hooks)
     }
 
     /// Pushes what must not be refused as a whole.

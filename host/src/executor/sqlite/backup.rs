@@ -129,7 +129,9 @@ impl Inner {
                 return Ok((turns, opening));
             }
             drop(opening);
-            turns.extend(try_join_all(missing.iter().map(|file| async move { SqliteTransaction::begin(Turn::begin(file).await?) })).await?);
+            turns.extend(
+                try_join_all(missing.iter().map(|file| async move { SqliteTransaction::begin(Turn::begin(file).await?, None) })).await?,
+            );
             taken.extend(missing.iter().map(|file| file.name.clone()));
         }
     }

@@ -21,7 +21,6 @@ use std::time::Duration;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
-use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use self::file::{DatabaseFile, Opening, Turn};
@@ -32,9 +31,9 @@ use self::snapshot::SqliteSnapshot;
 use self::space::MountSpace;
 use self::transaction::SqliteTransaction;
 use self::worker::{Threads, Worker};
+use super::probe::Probe;
 use super::{
-    Database, DatabaseInfo, DatabaseName, Dialect, Executor, ExecutorError, GroupObserver, Hold, MountUsage, Snapshot, Statement,
-    Transaction, Value,
+    Database, DatabaseInfo, DatabaseName, Dialect, Executor, ExecutorError, GroupObserver, Hold, MountUsage, Snapshot, Transaction,
 };
 use crate::backup::Standstill;
 
@@ -383,55 +382,11 @@ impl Database for SqliteDatabase {
     }
 
     async fn begin(&self) -> Result<Box<dyn Transaction>, ExecutorError> {
+        self.begin_within(None).await
+    }
+
+    async fn begin_within(&self, open_max: Option<Duration>) -> Result<Box<dyn Transaction>, ExecutorError> {
         let turn = Turn::begin(&self.file).await?;
-        Ok(Box::new(SqliteTransaction::begin(turn)?))
-    }
-}
-
-/// Writes, commits and reads a number in a database of the host's own, `ready`.
-struct Probe {
-    database: Arc<dyn Database>,
-    settled: watch::Receiver<(u64, bool)>,
-    number: i64,
-}
-
-struct ProbeObserver(watch::Sender<(u64, bool)>);
-
-impl GroupObserver for ProbeObserver {
-    fn settled(&self, _database: &DatabaseName, group: u64, durable: bool) {
-        self.0.send_replace((group, durable));
-    }
-}
-
-impl Probe {
-    async fn open(executor: &SqliteExecutor) -> Result<Self, ExecutorError> {
-        let (sender, settled) = watch::channel((0, true));
-        let name = DatabaseName { mount: crate::runtime::OWN_NAME.to_owned(), name: "ready".to_owned() };
-        let database = executor.open(&name, Arc::new(ProbeObserver(sender))).await?;
-        Ok(Self { database, settled, number: 0 })
-    }
-
-    async fn run(&mut self) -> Result<(), ExecutorError> {
-        let wrong = |what: &str| ExecutorError::Unavailable(format!("the readiness probe {what}"));
-        self.number += 1;
-        let statement = |sql: &str, parameters| Statement { sql: sql.to_owned(), parameters };
-        let mut transaction = self.database.begin().await?;
-        let create = statement("CREATE TABLE IF NOT EXISTS probe (id INTEGER PRIMARY KEY, number INTEGER NOT NULL)", Vec::new());
-        transaction.execute(&create, None).await?;
-        let write = statement("INSERT OR REPLACE INTO probe (id, number) VALUES (1, ?)", vec![Value::Integer(self.number)]);
-        transaction.execute(&write, None).await?;
-        let mut group = 0;
-        transaction.commit(&mut |number| group = number).await?;
-        let settled = self.settled.wait_for(|(settled, _)| *settled >= group).await;
-        let durable = settled.map_err(|_| wrong("was not told of its group"))?.1;
-        if !durable {
-            return Err(wrong("was not committed"));
-        }
-        let mut snapshot = self.database.snapshot().await?;
-        let read = snapshot.query(&statement("SELECT number FROM probe WHERE id = 1", Vec::new()), None).await?;
-        if read.rows != vec![vec![Value::Integer(self.number)]] {
-            return Err(wrong("read something else than it wrote"));
-        }
-        Ok(())
+        Ok(Box::new(SqliteTransaction::begin(turn, open_max)?))
     }
 }

@@ -27,8 +27,8 @@ pub(super) struct SqliteTransaction {
 
 impl SqliteTransaction {
     /// Begins the transaction of a turn.
-    pub(super) fn begin(turn: Turn) -> Result<Self, ExecutorError> {
-        let end = Instant::now() + Duration::from_millis(turn.file.settings.transaction_ms_max);
+    pub(super) fn begin(turn: Turn, open_max: Option<Duration>) -> Result<Self, ExecutorError> {
+        let end = Instant::now() + open_max.unwrap_or(Duration::from_millis(turn.file.settings.transaction_ms_max));
         let mut transaction = Self { turn, end, savepoints: Vec::new(), savepoint_next: 1, lost: None, ending: None };
         if let Err(error) = transaction.own("SAVEPOINT turn") {
             // Not begun, so there is nothing to roll back to; but what is left must be still a transaction.

@@ -1,17 +1,27 @@
-//! `syncline:host/effects`: log and metrics of a mount.
+//! `syncline:host/effects`: posts, log, metrics and documents of a mount.
 
 use crate::runtime::bindings::guest::syncline::host::effects::{Host, Kind, Level, Metric, OutboundPost};
-use crate::runtime::limits::{LOG_LINES_MAX, loggable};
+use crate::runtime::effect::Effect;
+use crate::runtime::limits::{LOG_LINES_MAX, POST_BYTES_MAX, loggable};
+use crate::runtime::outbox::Post;
 use crate::runtime::state::State;
 
 impl Host for State {
     async fn post(&mut self, post: OutboundPost) -> wasmtime::Result<()> {
+        let mount = self.mount()?;
+        if mount.plan().post_targets.contains(&post.url) {
+            let id = format!("{:016x}{:016x}", mount.environment.random(), mount.environment.random());
+            let post = Post::new(id, post.url, &post.headers, post.body);
+            if post.bytes() > POST_BYTES_MAX {
+                return Err(wasmtime::Error::msg(format!("a post has more than {POST_BYTES_MAX} bytes")));
+            }
+            return self.call()?.effect(Effect::Post(post));
+        }
         if !self.may_log()? {
             return Ok(());
         }
-        // No plan of today's protocols allows a target, so by the contract every post is dropped and logged.
         let host = post.url.split('/').nth(2).unwrap_or_default().to_owned();
-        tracing::warn!(mount = self.mount()?.name, host = %loggable(&host), "a post to a target that the plan does not allow was dropped");
+        tracing::warn!(mount = mount.name, host = %loggable(&host), "a post to a target that the plan does not allow was dropped");
         Ok(())
     }
 
@@ -52,8 +62,13 @@ impl Host for State {
     }
 
     async fn refresh_document(&mut self, name: String) -> wasmtime::Result<Option<Vec<u8>>> {
+        let mount = self.mount()?;
+        let document = mount.plan().documents.iter().find(|document| document.name == name).cloned();
+        if let Some(document) = document {
+            return Ok(mount.refresh_document(&document).await);
+        }
         if self.may_log()? {
-            tracing::warn!(mount = self.mount()?.name, document = %loggable(&name), "the plan has no document of this name");
+            tracing::warn!(mount = mount.name, document = %loggable(&name), "the plan has no document of this name");
         }
         Ok(None)
     }

@@ -1,5 +1,8 @@
 //! `syncline:host/executor` over the [`crate::executor`] that the host was given.
 
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 use wasmtime::component::Resource;
 
 use crate::executor::{self as sql, ExecutorError};
@@ -11,6 +14,16 @@ use crate::runtime::state::{Call, OpenRoot, State};
 
 /// A view that the component holds.
 pub struct OpenSnapshot(Box<dyn sql::Snapshot>);
+
+/// A view that is held between calls and lent to them one after the other.
+#[derive(Clone, Default)]
+pub(crate) struct HeldView(Arc<Mutex<Option<OpenSnapshot>>>);
+
+impl std::fmt::Debug for HeldView {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("HeldView")
+    }
+}
 
 /// A transaction that the component holds: the call's root transaction, or a savepoint in it.
 pub enum OpenTransaction {
@@ -104,7 +117,8 @@ impl HostTransaction for State {
                 if call.several_inputs && call.hold.is_none() {
                     call.hold = Some(database.hold());
                 }
-                database.begin().await
+                let open_max = self.mount()?.transaction_open_max();
+                database.begin_within(open_max).await
             }
             Err(error) => Err(error),
         };
@@ -176,12 +190,34 @@ impl HostTransaction for State {
                 let mount = self.mount()?;
                 let call = self.call()?;
                 let id = call.id;
-                let Some(OpenRoot { database, transaction, effects_before, .. }) = call.root.take() else {
+                let Some(OpenRoot { database, mut transaction, effects_before, .. }) = call.root.take() else {
                     return Ok(Err(not_open()));
                 };
-                let done = transaction.commit(&mut |group| mount.ended(id, &database, group)).await;
+                let posts = call.posts();
+                let written = match posts.is_empty() {
+                    true => Ok(()),
+                    false => mount.write_posts(&mut *transaction, &database.name, &posts).await,
+                };
+                let done = match written {
+                    Ok(()) => {
+                        let ended = &mut |group| {
+                            mount.ended(id, &database, group);
+                            if !posts.is_empty() {
+                                mount.await_posts(&database.name, group);
+                            }
+                        };
+                        transaction.commit(ended).await
+                    }
+                    Err(error) => {
+                        transaction.rollback(&mut |group| mount.ended(id, &database, group)).await;
+                        Err(error)
+                    }
+                };
                 match done {
-                    Ok(()) => self.call()?.committed += 1,
+                    Ok(()) => {
+                        self.call()?.committed += 1;
+                        self.call()?.posts_written();
+                    }
                     Err(_) => self.call()?.unsay(effects_before),
                 }
                 Ok(done.map_err(|error| self.noted(error)))
@@ -204,6 +240,39 @@ impl HostTransaction for State {
 }
 
 impl State {
+    /// Takes a view over from the instance that opened it.
+    pub(crate) fn take_view(&mut self, view: Option<Resource<OpenSnapshot>>) -> wasmtime::Result<HeldView> {
+        let taken = match view {
+            Some(view) => {
+                let view = self.table().delete(view)?;
+                self.snapshots -= 1;
+                Some(view)
+            }
+            None => None,
+        };
+        Ok(HeldView(Arc::new(Mutex::new(taken))))
+    }
+
+    /// Lends a view to this instance, until [`State::give_back_view`].
+    pub(crate) fn lend_view(&mut self, view: &HeldView) -> wasmtime::Result<Option<Resource<OpenSnapshot>>> {
+        let Some(view) = view.0.lock().take() else { return Ok(None) };
+        self.snapshots += 1;
+        Ok(Some(self.table().push(view)?))
+    }
+
+    /// The end of a loan.
+    pub(crate) fn give_back_view(&mut self, view: &HeldView, lent: Option<Resource<OpenSnapshot>>) -> wasmtime::Result<()> {
+        *view.0.lock() = match lent {
+            Some(lent) => {
+                let back = self.table().delete(lent)?;
+                self.snapshots -= 1;
+                Some(back)
+            }
+            None => None,
+        };
+        Ok(())
+    }
+
     /// Rolls back what the call left open; what it saw has a place in the order all the same.
     pub(crate) async fn end_root(&mut self) {
         let Ok(mount) = self.mount() else { return };

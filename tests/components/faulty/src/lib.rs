@@ -32,6 +32,8 @@ struct Component;
 thread_local! {
     /// The settings of the mount.
     static SETTINGS: RefCell<String> = const { RefCell::new(String::new()) };
+    /// The documents that came with them.
+    static DOCUMENTS: RefCell<Vec<(String, Vec<u8>)>> = const { RefCell::new(Vec::new()) };
 }
 
 /// What is to happen in an export: `{"faults": {"start": "trap"}}`.
@@ -55,9 +57,13 @@ impl mounts::Guest for Component {
         _protocol: String,
         _revision: u64,
         settings: String,
-        _documents: Vec<(String, Vec<u8>)>,
+        documents: Vec<(String, Vec<u8>)>,
     ) -> Result<(), String> {
         run::fall(&fault(&settings, "configure"));
+        if documents.iter().any(|(_, content)| content == b"refused") {
+            return Err("a document is refused".into());
+        }
+        DOCUMENTS.set(documents);
         SETTINGS.set(settings);
         Ok(())
     }
@@ -103,21 +109,51 @@ impl http::Guest for Component {
         if head.path.ends_with("/stream") {
             run.say(format!("hello {connection}"));
         }
-        run.frame(&text, failure);
+        // Of a generated body the commands are its pieces.
+        if !head.path.ends_with("/generated") {
+            run.frame(&text, failure);
+        }
         let headers = std::mem::take(&mut run.headers);
         let body = match head.path.rsplit('/').next() {
+            Some("parked") => match run.parked.take() {
+                Some(parked) => http::BodyOut::Parked(parked),
+                None => http::BodyOut::Bytes(run.said().into_bytes()),
+            },
+            Some("generated") => {
+                let view = executor::Snapshot::open(DATABASE).ok();
+                http::BodyOut::Generated(http::Generated { cursor: text.into_bytes(), view })
+            }
             Some("stream") => http::BodyOut::Stream(http::StreamStart { keepalive: run.keepalive.take(), start: run.outcome }),
             _ => http::BodyOut::Bytes(run.said().into_bytes()),
         };
         http::Response { status: 200, headers, body }
     }
 
-    fn resume(_mount: String, _connection: u64, _state: Vec<u8>) -> http::Response {
-        http::Response { status: 500, headers: Vec::new(), body: http::BodyOut::Empty }
+    /// The state holds commands.
+    fn resume(mount: String, connection: u64, state: Vec<u8>) -> http::Response {
+        let mut run = Run::new(mount, connection, "");
+        run.frame(&unfolded(&String::from_utf8_lossy(&state)), None);
+        let body = match run.parked.take() {
+            Some(parked) => http::BodyOut::Parked(parked),
+            None => http::BodyOut::Bytes(run.said().into_bytes()),
+        };
+        http::Response { status: 200, headers: run.headers, body }
     }
 
-    fn generate(_mount: String, _cursor: Vec<u8>, _view: Option<&executor::Snapshot>) -> Result<(Vec<u8>, Option<Vec<u8>>), String> {
-        Err("nothing is generated".into())
+    /// The cursor holds lines, one a piece: `row KEY` gives a row as the view shows it, other commands what they say.
+    fn generate(mount: String, cursor: Vec<u8>, view: Option<&executor::Snapshot>) -> Result<(Vec<u8>, Option<Vec<u8>>), String> {
+        let cursor = String::from_utf8_lossy(&cursor).into_owned();
+        let (line, rest) = cursor.split_once('\n').unwrap_or((&cursor, ""));
+        let piece = match line.split_once(' ') {
+            Some(("row", key)) => run::row(view.ok_or("no view")?, key)?.unwrap_or_else(|| "nothing".into()),
+            Some(("fail", text)) => return Err(text.into()),
+            _ => {
+                let mut run = Run::new(mount, 0, "");
+                run.frame(line, None);
+                run.said()
+            }
+        };
+        Ok((piece.into_bytes(), (!rest.is_empty()).then(|| rest.as_bytes().to_vec())))
     }
 }
 
@@ -210,6 +246,12 @@ impl timer::Guest for Component {
 }
 
 bindings::export!(Component with_types_in bindings);
+
+/// A document that the host handed over, as text.
+fn document(name: &str) -> Option<String> {
+    let found = |documents: &Vec<(String, Vec<u8>)>| documents.iter().find(|(known, _)| known == name).map(|(_, content)| content.clone());
+    DOCUMENTS.with_borrow(found).map(|content| String::from_utf8_lossy(&content).into_owned())
+}
 
 /// A key-value fact as text.
 fn fact(key: &str) -> Option<String> {

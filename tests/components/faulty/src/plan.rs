@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::bindings::exports::syncline::sync::mounts::{
-    AppLimits, Closes, Concurrency, Fallback, Fallbacks, Plan, Route, RouteKind, UpgradeAnswer, Upgrades,
+    AppLimits, Closes, Concurrency, Document, Fallback, Fallbacks, Plan, Route, RouteKind, UpgradeAnswer, Upgrades,
 };
 use crate::bindings::syncline::host::types::{Close, Frame};
 
@@ -18,12 +18,18 @@ pub fn plan(settings: &str) -> Result<Plan, Vec<String>> {
     let path = settings["path"].as_str().unwrap_or("/faulty").to_owned();
     let goodbye = |text: &str, code| UpgradeAnswer::Close((vec![Frame::Text(text.into())], close(code)));
     let fallback = |text: &str| Fallback { headers: Vec::new(), body: text.as_bytes().to_vec() };
+    let list = |name: &str| settings[name].as_array().map(Vec::as_slice).unwrap_or_default().iter();
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let document = |document: &Value| {
+        let refresh_ms = document["refresh_ms"].as_u64().unwrap_or(0);
+        Document { name: text(&document["name"]), url: text(&document["url"]), refresh_ms }
+    };
     let call_deadline_ms = number("call_deadline_ms", 5000);
     Ok(Plan {
         routes: vec![Route { path, prefix: true, kind: RouteKind::Both }],
-        documents: Vec::new(),
+        documents: list("documents").map(document).collect(),
         folders: Vec::new(),
-        post_targets: Vec::new(),
+        post_targets: list("targets").map(text).collect(),
         max_body_bytes: 1 << 20,
         max_frame_bytes: 1 << 20,
         max_frame_bytes_before_auth: number("max_frame_bytes_before_auth", 1 << 20),
@@ -43,8 +49,12 @@ pub fn plan(settings: &str) -> Result<Plan, Vec<String>> {
         closes: Closes { slow: close(4008), idle: close(4009), too_large: close(4010), failed: close(4011), shutdown: close(4012) },
         fallbacks: Some(Fallbacks { failed: fallback("failed"), unavailable: fallback("unavailable") }),
         concurrency: Concurrency::Shared,
-        app_limits: Some(AppLimits { transaction_ms: None, task_ms: settings["task_ms"].as_u64(), memory_bytes: None }),
-        auto_replies: Vec::new(),
+        app_limits: Some(AppLimits {
+            transaction_ms: settings["transaction_ms"].as_u64(),
+            task_ms: settings["task_ms"].as_u64(),
+            memory_bytes: None,
+        }),
+        auto_replies: vec![("ping".into(), "pong".into())],
         warnings: Vec::new(),
     })
 }

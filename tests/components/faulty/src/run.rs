@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::bindings::exports::syncline::sync::live;
+use crate::bindings::exports::syncline::sync::{http, live};
 use crate::bindings::syncline::app::app::{self, Caller, Identity};
+use crate::bindings::syncline::host::effects::{self, OutboundPost};
 use crate::bindings::syncline::host::executor::{Error, Snapshot, Statement, Transaction, Value};
 use crate::bindings::syncline::host::pubsub::{self, Class, Mode, Order, Publication, Subscription};
 use crate::bindings::syncline::host::storage;
@@ -25,6 +26,8 @@ pub struct Run {
     pub outcome: live::Outcome,
     /// Headers of the response, where a request is answered.
     pub headers: Vec<Header>,
+    /// The request is to wait.
+    pub parked: Option<http::Parked>,
     /// What is written to a stream when nothing else is.
     pub keepalive: Option<(u64, Vec<u8>)>,
     /// The input that runs is to be put off for so long.
@@ -67,7 +70,11 @@ pub fn count(key: &str, delta: i64) -> i64 {
 
 /// A row as a snapshot sees it.
 pub fn view(key: &str) -> Result<Option<String>, String> {
-    let view = Snapshot::open(DATABASE).map_err(|error| word_of(&error))?;
+    row(&Snapshot::open(DATABASE).map_err(|error| word_of(&error))?, key)
+}
+
+/// A row as a view shows it.
+pub fn row(view: &Snapshot, key: &str) -> Result<Option<String>, String> {
     let found = view.query(&statement("SELECT value FROM item WHERE key = ?", &[key]), None).map_err(|error| word_of(&error))?;
     Ok(found.rows.into_iter().flatten().next().and_then(|value| if let Value::Text(text) = value { Some(text) } else { None }))
 }
@@ -120,8 +127,20 @@ impl Run {
         };
         let attachment = attachment.to_owned();
         let (transactions, headers) = (Vec::new(), Vec::new());
-        let keepalive = None;
-        Self { mount, connection, attachment, transactions, outcome, headers, keepalive, deferred: None, job: None, next_step: None }
+        let (parked, keepalive) = (None, None);
+        Self {
+            mount,
+            connection,
+            attachment,
+            transactions,
+            outcome,
+            headers,
+            parked,
+            keepalive,
+            deferred: None,
+            job: None,
+            next_step: None,
+        }
     }
 
     /// A frame for the client.
@@ -182,6 +201,7 @@ impl Run {
             "set" | "get" | "keep" | "count" | "once" | "store" | "discard" => self.storage(word, rest),
             "publish" | "numbered" | "subscribe" | "unsubscribe" | "members" | "send" | "schedule" | "cancel" => self.pubsub(word, rest),
             "app" => self.app(rest),
+            "post" | "document" | "refresh" => self.effects(word, rest),
             "at" | "steps" => self.step(word, rest),
             _ => self.outcome(word, rest),
         }
@@ -295,6 +315,23 @@ impl Run {
         Ok(())
     }
 
+    fn effects(&mut self, word: &str, rest: &str) -> Result<(), String> {
+        let (first, second) = split(rest);
+        match word {
+            // URL TEXT
+            "post" => {
+                let headers = vec![Header { name: "x-test".into(), value: b"1".to_vec() }];
+                effects::post(&OutboundPost { url: first.into(), headers, body: second.as_bytes().to_vec() });
+            }
+            "document" => self.say(format!("document {first}={}", crate::document(first).unwrap_or_else(|| "nothing".into()))),
+            _ => {
+                let content = effects::refresh_document(first).map(|content| String::from_utf8_lossy(&content).into_owned());
+                self.say(format!("refreshed {first}={}", content.unwrap_or_else(|| "nothing".into())));
+            }
+        }
+        Ok(())
+    }
+
     fn app(&mut self, rest: &str) -> Result<(), String> {
         let (function, name) = split(rest);
         let identity = Identity { user_id: None, roles: Vec::new(), claims: "{}".into() };
@@ -333,6 +370,13 @@ impl Run {
             "cursor" => self.outcome.cursors.push((first.into(), number(second))),
             "alarm" => self.outcome.alarm = if rest == "stop" { live::Alarm::Stop } else { live::Alarm::AfterMs(number(rest)) },
             "pace" => self.outcome.pace = true,
+            // MS KEY SEQUENCE COMMANDS: parked with a cut-off; in them `:` ends a line and `_` is a space
+            "park" => {
+                let (key, others) = split(second);
+                let (sequence, commands) = split(others);
+                let state = commands.replace(':', ";").replace('_', "+").into_bytes();
+                self.parked = Some(http::Parked { state, timeout_ms: number(first), seen: vec![(key.into(), number(sequence))] });
+            }
             // MS TEXT
             "keepalive" => self.keepalive = Some((number(first), second.as_bytes().to_vec())),
             "task" => self.outcome.tasks.push(rest.as_bytes().to_vec()),

@@ -19,7 +19,8 @@ async fn what_would_stop_the_start_is_said_before_it() {
     let base = folder();
     refused(&base, "listen = \"localhost\"", &["listen", "localhost", "with a port"]).await;
     refused(&base, "[[mount]]\nprotocol = \"secsync\"\nlisten = \"127.0.0.1:99999\"", &["mount[0].listen", "127.0.0.1:99999"]).await;
-    refused(&base, "executor = \"postgres://me:pass-word@db/x\"", &["executor", "…@db/x", "sqlite:FOLDER"]).await;
+    refused(&base, "executor = \"mysql://me:pass-word@db/x\"", &["executor", "…@db/x", "sqlite:FOLDER", "postgres://"]).await;
+    refused(&base, "executor = \"postgres://me:pass-word@db/x?sslmode=maybe\"", &["executor", "…@db/x", "verify-full"]).await;
     refused(&base, "pubsub = \"redis://x\"", &["pubsub", "memory:"]).await;
     refused(&base, "storage = { objects = \"s3://x\" }", &["storage.objects", "file:FOLDER"]).await;
     refused(&base, "storage = { keyvalue = \"sqlite:\" }", &["storage.keyvalue", "sqlite:FOLDER"]).await;

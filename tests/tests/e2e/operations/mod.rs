@@ -7,4 +7,5 @@ mod control;
 mod doctor;
 mod frozen;
 mod metrics;
+mod postgres;
 mod readiness;

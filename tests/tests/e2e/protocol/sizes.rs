@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use serde_json::{Value, json};
+use syncline_tests::postgres;
 use syncline_tests::secsync::{Author, Snapshot};
 use syncline_tests::server::TestServer;
 use syncline_tests::socket::Socket;
@@ -124,13 +125,18 @@ async fn a_document_of_many_authors_loads_what_each_client_lacks() {
 
 /// Snapshots whose content is kept, and updates, in the database of the mount.
 fn kept(folder: &Path) -> (i64, i64) {
+    let counts = ["SELECT COUNT(body) + COUNT(object_key) FROM ss_snapshots", "SELECT COUNT(*) FROM ss_updates"];
+    if let Some(schemas) = postgres::known(folder) {
+        let [snapshots, updates] = counts.map(|sql| schemas.query("secsync", "secsync", sql, &[])[0][0].parse().expect("a count"));
+        return (snapshots, updates);
+    }
     let database = std::fs::read_dir(folder.join("secsync")).expect("the mount has a folder").find_map(|entry| {
         let path = entry.expect("it can be listed").path();
         path.extension().is_some_and(|extension| extension == "sqlite").then_some(path)
     });
     let database = rusqlite::Connection::open(database.expect("the mount has a database")).expect("it can be opened");
     let count = |sql: &str| database.query_row(sql, [], |row| row.get(0)).expect("it can be counted");
-    (count("SELECT COUNT(body) + COUNT(object_key) FROM ss_snapshots"), count("SELECT COUNT(*) FROM ss_updates"))
+    (count(counts[0]), count(counts[1]))
 }
 
 #[tokio::test]

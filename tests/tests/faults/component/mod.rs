@@ -1,7 +1,9 @@
 //! The component as a fault: one that does what its client says (`tests/components/faulty`).
 
 mod app;
+mod bodies;
 mod deliver;
+mod documents;
 mod excess;
 mod exports;
 mod failures;
@@ -9,6 +11,7 @@ mod inputs;
 mod jobs;
 mod limits;
 mod order;
+mod outbox;
 mod quota;
 mod reload;
 mod requests;

@@ -19,7 +19,7 @@ async fn start(address: SocketAddr, commands: &str) -> TcpStream {
 }
 
 /// Status and body.
-async fn finish(mut stream: TcpStream) -> (u16, String) {
+pub async fn finish(mut stream: TcpStream) -> (u16, String) {
     let mut answer = String::new();
     let read = tokio::time::timeout(DEADLINE, stream.read_to_string(&mut answer)).await;
     read.expect("the request is answered within the deadline").expect("the answer can be read");

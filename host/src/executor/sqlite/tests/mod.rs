@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use tokio::sync::watch;
 
 use super::*;
-use crate::executor::RowSet;
+use crate::executor::{RowSet, Statement, Value};
 
 mod damage;
 mod groups;

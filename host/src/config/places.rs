@@ -1,0 +1,146 @@
+//! Where the backends keep what they are given.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::{ConfigError, backend, split};
+use crate::executor::Executor;
+use crate::executor::postgres::{PostgresAddress, PostgresExecutor, PostgresSettings};
+use crate::executor::sqlite::{SqliteExecutor, SqliteSettings, Synchronous};
+
+/// Where a backend keeps what it is given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place<F> {
+    /// As configured.
+    pub url: String,
+    /// The folder.
+    pub folder: F,
+}
+
+/// Where the backends keep what they are given; no folder: in memory.
+#[derive(Clone)]
+pub struct Places {
+    /// Databases.
+    pub executor: ExecutorPlace,
+    /// Objects.
+    pub objects: Place<Option<PathBuf>>,
+    /// Key-value facts.
+    pub keyvalue: Place<Option<PathBuf>>,
+}
+
+/// Where databases are.
+#[derive(Clone)]
+pub enum ExecutorPlace {
+    /// Files in a folder, and when what is written to them counts as being on disk.
+    Sqlite(Place<PathBuf>, Synchronous),
+    /// A server; several processes may share it.
+    Postgres {
+        /// As configured.
+        url: String,
+        /// What it says.
+        address: Box<PostgresAddress>,
+    },
+}
+
+impl ExecutorPlace {
+    /// The folder of those that are files.
+    pub fn folder(&self) -> Option<&Path> {
+        match self {
+            Self::Sqlite(place, _) => Some(&place.folder),
+            Self::Postgres { .. } => None,
+        }
+    }
+
+    /// Opens the databases there.
+    pub(super) async fn open(self) -> Result<Arc<dyn Executor>, ConfigError> {
+        match self {
+            Self::Sqlite(place, synchronous) => {
+                if synchronous == Synchronous::Off {
+                    let folder = place.folder.display();
+                    tracing::warn!(%folder, "writes are not synced to disk and may be lost with the machine: for tests and benchmarks only");
+                }
+                let opened = SqliteExecutor::start(SqliteSettings { synchronous, ..SqliteSettings::new(place.folder) }).await;
+                Ok(Arc::new(opened.map_err(|error| backend("executor", &place.url, &error))?))
+            }
+            Self::Postgres { url, address } => {
+                let opened = PostgresExecutor::start(PostgresSettings::new(*address)).await;
+                Ok(Arc::new(opened.map_err(|error| backend("executor", &url, &error))?))
+            }
+        }
+    }
+
+    pub(super) fn parse(url: String) -> Result<Self, ConfigError> {
+        let (place, synchronous) = synchronous(&url)?;
+        match split(&place) {
+            ("sqlite", folder) if is_folder(folder) => Ok(Self::Sqlite(Place { folder: folder.into(), url }, synchronous)),
+            ("postgres" | "postgresql", _) => {
+                let address = PostgresAddress::parse(&url).map_err(|error| backend("executor", &url, &error))?;
+                Ok(Self::Postgres { url, address: Box::new(address) })
+            }
+            _ => Err(backend("executor", &url, &"is not one of sqlite:FOLDER, postgres://USER@HOST/DATABASE")),
+        }
+    }
+}
+
+/// A path may begin with two slashes, but none is written that way, and every other kind of backend is.
+fn is_folder(folder: &str) -> bool {
+    !folder.is_empty() && !folder.starts_with("//")
+}
+
+impl Place<Option<PathBuf>> {
+    pub(super) fn parse(key: &'static str, url: String, scheme: &str, or_memory: bool) -> Result<Self, ConfigError> {
+        let folder = match split(&url) {
+            ("memory", "") if or_memory => None,
+            (found, folder) if found == scheme && is_folder(folder) => Some(PathBuf::from(folder)),
+            _ => {
+                let memory = if or_memory { ", memory:" } else { "" };
+                return Err(backend(key, &url, &format!("is not one of {scheme}:FOLDER{memory}")));
+            }
+        };
+        Ok(Self { url, folder })
+    }
+}
+
+/// The place of `PLACE` or `PLACE?synchronous=full|off`, and which of the two.
+fn synchronous(url: &str) -> Result<(String, Synchronous), ConfigError> {
+    let (place, synchronous) = match url.split_once("?synchronous=") {
+        None => (url, Synchronous::Full),
+        Some((place, "full")) => (place, Synchronous::Full),
+        Some((place, "off")) => (place, Synchronous::Off),
+        Some(_) => return Err(backend("executor", url, &"synchronous is not one of full, off")),
+    };
+    Ok((place.to_owned(), synchronous))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Config;
+    use super::*;
+
+    #[test]
+    fn writes_are_synced_unless_the_executor_says_otherwise() {
+        let places = |url: &str| Config { executor: Some(url.to_owned()), ..Config::default() }.places();
+        for (url, folder, synchronous) in [
+            ("sqlite:./a?b", "./a?b", Synchronous::Full),
+            ("sqlite:./a?synchronous=full", "./a", Synchronous::Full),
+            ("sqlite:./a?synchronous=off", "./a", Synchronous::Off),
+        ] {
+            let ExecutorPlace::Sqlite(place, found) = places(url).unwrap().executor else { panic!("{url}") };
+            assert_eq!((place.folder, found), (folder.into(), synchronous));
+        }
+        let message = places("sqlite:./a?synchronous=OFF").err().expect("a wrong word").to_string();
+        assert!(message.contains("synchronous is not one of full, off"), "{message}");
+    }
+
+    #[test]
+    fn an_executor_is_a_folder_or_a_server_and_no_password_is_shown() {
+        let parse = |url: &str| ExecutorPlace::parse(url.to_owned());
+        assert!(matches!(parse("postgres://me:secret@db/notes?schema_prefix=a1"), Ok(ExecutorPlace::Postgres { .. })));
+        assert!(parse("postgres://me@db/notes").is_ok_and(|place| place.folder().is_none()));
+        assert!(parse("sqlite:./a").is_ok_and(|place| place.folder() == Some(Path::new("./a"))));
+        for url in ["mysql://me:secret@db/x", "postgres://me:secret@db/x?sslmode=no", "postgres://me:secret@db:port/x", "sqlite:"] {
+            let message = parse(url).err().expect(url).to_string();
+            assert!(message.starts_with("executor ") && !message.contains("secret"), "{message}");
+        }
+    }
+}
