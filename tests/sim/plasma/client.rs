@@ -211,7 +211,7 @@ impl PlasmaClient {
             self.tab.push_due |= !self.browser.lock().pending_of(&self.tab.id).is_empty();
         }
         self.recovers = true;
-        if !self.wrote_in_calm && self.tab.made < u64::MAX && self.browser.lock().pending_of(&self.tab.id).is_empty() {
+        if !self.wrote_in_calm && self.browser.lock().pending_of(&self.tab.id).is_empty() {
             self.wrote_in_calm = true;
             self.mutate(("inc".into(), json!({"id": "calm", "by": 1})), line);
         }
@@ -242,6 +242,7 @@ impl PlasmaClient {
             }
             Told::Pong => {}
             Told::Changes(changes) => self.changed(&changes, line),
+            Told::StateLost if self.connected_tab != self.tabs => {}
             Told::StateLost => {
                 let group = self.browser.lock().group.clone();
                 self.state_lost(&group, line);
@@ -310,7 +311,8 @@ impl ClientModel for PlasmaClient {
     fn is_settled(&self) -> bool {
         let (tab, browser) = (&self.tab, self.browser.lock());
         let nothing_due = !tab.push_due && !tab.pull_due && self.asked.is_empty();
-        nothing_due && self.greeted && self.wrote_in_calm && tab.caught_up && browser.pending.is_empty()
+        let caught_up = if self.listening == Listening::Changes { tab.replica.cookie.is_u64() } else { tab.caught_up };
+        nothing_due && self.greeted && self.wrote_in_calm && caught_up && browser.pending.is_empty()
     }
 }
 
