@@ -16,7 +16,7 @@ build: tools
 
 # The component alone: target/component/wasm32-wasip2/component/syncline_component.wasm
 component: tools
-	$(CARGO) build --profile component --locked --target wasm32-wasip2 -p syncline-component -p syncline-app-empty --target-dir target/component
+	$(CARGO) build --profile component --locked --target wasm32-wasip2 -p syncline-component -p syncline-app-empty -p syncline-services --target-dir target/component
 
 test: build lint unit postgres clients fuzz
 

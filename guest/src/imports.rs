@@ -69,6 +69,12 @@ pub trait Storage {
     fn compare_and_set(&self, key: &str, expected: Option<Vec<u8>>, value: Vec<u8>) -> Result<bool, StorageError>;
     /// Keys with a prefix, in order, after one.
     fn keys(&self, prefix: &str, after: Option<&str>, limit: u32) -> Result<Vec<String>, StorageError>;
+    /// Leaves a word for the services of the app, until the call ends. Nobody hears it where there are none.
+    fn note(&self, _key: &str, _value: &[u8]) {}
+    /// What was noted in this call.
+    fn noted(&self, _key: &str) -> Option<Vec<u8>> {
+        None
+    }
     /// What is known of an object.
     fn head_object(&self, key: &str) -> Result<ObjectInfo, StorageError>;
     /// An object's bytes, or a range of them.

@@ -3,7 +3,7 @@
 //! Logic writes placeholders as `?`; [`Sql`] numbers them where the dialect wants `$1`, and puts the table prefix
 //! in place of `{}`.
 
-use crate::imports::{DatabaseInfo, Dialect, Executor, SqlError, Statement, Value};
+use crate::imports::{DatabaseInfo, Dialect, Executor, Query, SqlError, Statement, Value};
 
 /// How the statements of one database are written.
 #[derive(Clone, Debug)]
@@ -77,6 +77,21 @@ impl From<i64> for Value {
 impl<T: Into<Value>> From<Option<T>> for Value {
     fn from(value: Option<T>) -> Self {
         value.map_or(Value::Null, Into::into)
+    }
+}
+
+/// Reads what is there for this call: within the transaction that is open, if there is one, else in a view of its own.
+pub fn read<T, E: From<SqlError>>(executor: &dyn Executor, database: &str, run: impl FnOnce(&dyn Query) -> Result<T, E>) -> Result<T, E> {
+    match executor.snapshot(database) {
+        Ok(view) => run(view.as_ref()),
+        // No view beside an open transaction, which a second `begin` joins.
+        Err(SqlError::InvalidStatement(_)) => {
+            let view = executor.begin(database)?;
+            let found = run(view.as_ref())?;
+            view.commit()?;
+            Ok(found)
+        }
+        Err(error) => Err(error.into()),
     }
 }
 

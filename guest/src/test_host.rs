@@ -323,10 +323,8 @@ impl Storage for TestStorage {
 #[derive(Default)]
 pub struct TestPubSub {
     pub published: Rc<RefCell<Vec<Publication>>>,
-    /// The last subscription of each connection.
-    pub subscriptions: RefCell<BTreeMap<ConnectionId, Subscription>>,
-    /// All subscriptions, by topic and connection.
-    pub topics: RefCell<BTreeMap<(String, ConnectionId), Subscription>>,
+    /// By connection and topic.
+    pub subscriptions: RefCell<BTreeMap<(ConnectionId, String), Subscription>>,
     pub sent: RefCell<Vec<(ConnectionId, Frame)>>,
     pub jobs: RefCell<BTreeMap<String, u64>>,
     steps: Rc<RefCell<Vec<String>>>,
@@ -338,18 +336,16 @@ impl PubSub for TestPubSub {
     }
     fn subscribe(&self, connection: ConnectionId, subscription: Subscription) {
         self.steps.borrow_mut().push(format!("subscribe {}", subscription.topic));
-        self.topics.borrow_mut().insert((subscription.topic.clone(), connection), subscription.clone());
-        self.subscriptions.borrow_mut().insert(connection, subscription);
+        self.subscriptions.borrow_mut().insert((connection, subscription.topic.clone()), subscription);
     }
     fn unsubscribe(&self, connection: ConnectionId, topic: &str) {
-        self.topics.borrow_mut().remove(&(topic.to_owned(), connection));
-        self.subscriptions.borrow_mut().remove(&connection);
+        self.subscriptions.borrow_mut().remove(&(connection, topic.to_owned()));
     }
     fn members(&self, topic: &str) -> Vec<Member> {
-        let topics = self.topics.borrow();
-        let members = topics.iter().filter(|((name, _), _)| name == topic);
+        let subscriptions = self.subscriptions.borrow();
+        let members = subscriptions.iter().filter(|((_, name), _)| name == topic);
         members
-            .filter_map(|((_, connection), subscription)| {
+            .filter_map(|((connection, _), subscription)| {
                 Some(Member { connection: *connection, presence: subscription.presence.clone()? })
             })
             .collect()

@@ -40,6 +40,7 @@
 //! Map of the modules: `ARCHITECTURE.md`. Contract with the component: `wit/`.
 
 pub mod backup;
+pub mod compose;
 pub mod config;
 pub mod control;
 pub mod doctor;

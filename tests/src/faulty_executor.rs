@@ -181,6 +181,10 @@ impl Transaction for FaultyTransaction {
         self.inner.rollback_to(savepoint).await
     }
 
+    fn stop_clock(&mut self, stopped: bool) {
+        self.inner.stop_clock(stopped);
+    }
+
     async fn commit(self: Box<Self>, ended: Ended<'_>) -> Result<(), ExecutorError> {
         match ask(&self.judge, Point::Commit).await {
             Ok(()) => self.inner.commit(ended).await,

@@ -5,10 +5,9 @@ use std::rc::Rc;
 
 use syncline_guest::contract::exports::syncline::sync::{http, live, mounts, socket, timer};
 use syncline_guest::contract::syncline::host::executor;
-use syncline_guest::imports::{ConnectionId, Publication, Query, RequestHead};
+use syncline_guest::host::{self, Host, LentSnapshot};
+use syncline_guest::imports::{ConnectionId, Imports, Publication, Query, RequestHead};
 use syncline_guest::registry::{self, Mount, Mounts, Request};
-
-use crate::imports::{LentSnapshot, imports};
 
 thread_local! {
     /// An instance has one thread; what it knows follows from `configure`.
@@ -17,6 +16,10 @@ thread_local! {
 
 /// The component.
 pub struct Component;
+
+fn imports() -> Imports<'static> {
+    host::imports(&Host)
+}
 
 /// A mount that the host configured. It always does so first, so another name is a fault of the host: trap.
 fn mount(name: &str) -> Rc<dyn Mount> {

@@ -2,7 +2,6 @@
 #![allow(unsafe_code, reason = "the export macro of the generated bindings defines the component's entry points")]
 
 mod exports;
-mod imports;
 
 use exports::Component;
 

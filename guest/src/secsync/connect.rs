@@ -11,11 +11,13 @@ use serde_json::Value;
 use super::attachment::Attachment;
 use super::failure::Failure;
 use super::frames::{self, ID_BYTES_MAX, is_key_text};
+use super::hooks::{self, AppDocument};
 use super::plan::close;
 use super::policy::{Access, Action};
 use super::reading::{ActiveSnapshot, Found, Head, Wanted, lacking};
 use super::server_messages::{self as messages, NO_CODE};
 use super::store::{Call, DATABASE};
+use super::verify;
 use crate::contract::exports::syncline::sync::socket::Accept;
 use crate::encoding::{percent_decode_or_raw, query_parameter};
 use crate::imports::{Mode, Query, RequestHead, Subscription};
@@ -28,6 +30,12 @@ const QUIET_MS: u64 = 50;
 /// The topic of a document.
 pub fn topic(doc_id: &str) -> String {
     format!("ss:{doc_id}")
+}
+
+/// The topic of the sessions with a key on a document: what an app says to them alone. Keys may be long and are secret, so
+/// the name is a hash.
+pub fn session_topic(doc_id: &str, session_key: &str) -> String {
+    format!("ss-session:{}", verify::hash(&format!("{}:{doc_id}{session_key}", doc_id.len())))
 }
 
 /// The document of a topic.
@@ -171,17 +179,38 @@ fn refusal(call: &Call<'_>, head: &RequestHead, refused: Refused) -> Outcome {
 
 /// Subscribes, reads, and gives the `document` frame with the sequence number that it covers.
 fn open(call: &Call<'_>, request: &Request) -> Result<Result<(String, u64), Refused>, Failure> {
-    let settings = call.settings;
-    if !settings.access.allows(Action::Read, &request.session_key, &request.doc_id, None) {
-        return Ok(Err(Refused::Unauthorized));
+    match hooks::has_access(call, Action::Read, &request.session_key, &request.doc_id, None) {
+        Ok(true) => {}
+        Ok(false) => return Ok(Err(Refused::Unauthorized)),
+        Err(fell) => return Err(Failure::Transient(fell.to_string())),
     }
     subscribe(call, request);
+    match hooks::get_document(call, request)? {
+        AppDocument::Stored => stored(call, request),
+        AppDocument::NotFound => Ok(Err(leave(call, request, Refused::DocumentNotFound))),
+        AppDocument::Error => Ok(Err(leave(call, request, Refused::DocumentError))),
+        AppDocument::Given(document) => {
+            // What is saved needs a document; what was saved before the app was asked may come once more, which harms nobody.
+            create(call, &request.doc_id)?;
+            Ok(Ok((messages::document(&document.into()), 0)))
+        }
+    }
+}
+
+/// The connection gets no broadcasts of what it may not open.
+fn leave(call: &Call<'_>, request: &Request, refused: Refused) -> Refused {
+    call.imports.pubsub.unsubscribe(call.connection, &topic(&request.doc_id));
+    call.imports.pubsub.unsubscribe(call.connection, &session_topic(&request.doc_id, &request.session_key));
+    refused
+}
+
+/// The document as it is stored.
+fn stored(call: &Call<'_>, request: &Request) -> Result<Result<(String, u64), Refused>, Failure> {
     if let Some((found, seq)) = read(call, request)? {
         return Ok(Ok((messages::document(&found.load(call)?), seq)));
     }
-    if !settings.auto_create.allows(&request.doc_id) {
-        call.imports.pubsub.unsubscribe(call.connection, &topic(&request.doc_id));
-        return Ok(Err(Refused::DocumentNotFound));
+    if !call.settings.auto_create.allows(&request.doc_id) {
+        return Ok(Err(leave(call, request, Refused::DocumentNotFound)));
     }
     let created = create(call, &request.doc_id)?;
     // Somebody else may have been quicker, and may have written to it since.
@@ -194,10 +223,15 @@ fn subscribe(call: &Call<'_>, request: &Request) {
     // With equal rights for all the message is the frame; otherwise `deliver` is asked for each session key.
     let (mode, group) = match call.settings.broadcast_access {
         Access::AllowAll => (Mode::ForwardText, String::new()),
-        Access::Policy(_) => (Mode::Deliver, request.session_key.clone()),
+        Access::Policy(_) | Access::App => (Mode::Deliver, request.session_key.clone()),
     };
-    let subscription = Subscription { topic: topic(&request.doc_id), mode, group, cursor: None, presence: None };
-    call.imports.pubsub.subscribe(call.connection, subscription);
+    let subscribe = |topic, mode, group| {
+        call.imports.pubsub.subscribe(call.connection, Subscription { topic, mode, group, cursor: None, presence: None });
+    };
+    subscribe(topic(&request.doc_id), mode, group);
+    if !call.app.is_empty() {
+        subscribe(session_topic(&request.doc_id, &request.session_key), Mode::ForwardText, String::new());
+    }
 }
 
 /// Creates a document. False if it exists already.

@@ -2,9 +2,9 @@
 
 use super::connect::{doc_id_of, sequence, topic};
 use super::failure::Failure;
+use super::hooks;
 use super::plan::close;
 use super::server_messages::{self as messages, NO_CODE, TRY_AGAIN_LATER};
-use super::settings::Settings;
 use super::store::{Call, DATABASE};
 use crate::contract::exports::syncline::sync::socket::{GroupOutcome, Part, Template};
 use crate::imports::{Class, Order, Publication, Query};
@@ -42,24 +42,35 @@ pub fn publish_ephemeral(call: &Call<'_>, doc_id: &str, message: String) {
 }
 
 /// `hasBroadcastAccess` for each session key: a session without it is not subscribed any more, and with
-/// `on_broadcast_denied = "close"` not connected either.
-pub fn deliver(settings: &Settings, publication: Publication, groups: &[Group]) -> Deliveries {
+/// `on_broadcast_denied = "close"` not connected either. Where the app falls nobody gets the message.
+pub fn deliver(call: &Call<'_>, publication: &Publication, groups: &[Group]) -> Deliveries {
+    if publication.message.is_empty() {
+        // Only a close (see `refill`).
+        return skip(groups);
+    }
     let doc_id = doc_id_of(&publication.topic);
-    let outcome = |group: &Group| {
-        if publication.message.is_empty() {
-            // Only a close (see `refill`).
-            GroupOutcome::Skip
-        } else if settings.broadcast_access.allows_broadcast(&group.name, doc_id) {
+    let session_keys: Vec<_> = groups.iter().map(|group| group.name.as_str()).collect();
+    let Ok(allowed) = hooks::has_broadcast_access(call, doc_id, &session_keys) else {
+        call.log_failure("broadcast", &Failure::Transient("the app fell: nobody got a message".into()));
+        return skip(groups);
+    };
+    let outcome = |allowed: bool| {
+        if allowed {
             GroupOutcome::Send(vec![0])
-        } else if settings.close_on_broadcast_denied {
+        } else if call.settings.close_on_broadcast_denied {
             GroupOutcome::Leave(Some((messages::frame(messages::UNAUTHORIZED), close(NO_CODE))))
         } else {
             GroupOutcome::Leave(None)
         }
     };
-    let outcomes = groups.iter().map(outcome).collect();
-    let template = Template { binary: false, parts: vec![Part::Bytes(publication.message)], cursor_after: None, alarm_after_ms: None };
-    Deliveries { frames: vec![template], outcomes }
+    let outcomes = allowed.into_iter().map(outcome).collect();
+    let parts = vec![Part::Bytes(publication.message.clone())];
+    Deliveries { frames: vec![Template { binary: false, parts, cursor_after: None, alarm_after_ms: None }], outcomes }
+}
+
+/// Nobody gets anything.
+pub fn skip(groups: &[Group]) -> Deliveries {
+    Deliveries { frames: Vec::new(), outcomes: groups.iter().map(|_| GroupOutcome::Skip).collect() }
 }
 
 /// The publications of a document after a sequence number, from the database. Where they cannot be had any more, the

@@ -21,6 +21,9 @@ pub enum EphemeralMessageDropped {
     /// The session may not send any, and `deny_ephemeral` is `drop`.
     #[error("no access")]
     Denied,
+    /// The app did not answer.
+    #[error("the app did not answer")]
+    App,
     /// The author did not sign it.
     #[error("bad signature")]
     Signature,
@@ -33,7 +36,8 @@ pub fn relay(call: &Call<'_>, attachment: &Attachment, message: &Signed<'_>) -> 
     }
     match permit(call, attachment, Action::SendEphemeralMessage, message) {
         Err(_) if call.settings.drop_denied_ephemeral => return Ok(Err(EphemeralMessageDropped::Denied)),
-        permitted => permitted?,
+        permitted if permitted?.is_err() => return Ok(Err(EphemeralMessageDropped::App)),
+        _ => {}
     }
     if call.settings.verify_signatures && !verify::is_signed(Kind::EphemeralMessage, message) {
         return Ok(Err(EphemeralMessageDropped::Signature));

@@ -46,6 +46,15 @@ impl Kind {
         }
     }
 
+    /// Its name for apps.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Snapshot => "snapshot",
+            Self::Update => "update",
+            Self::EphemeralMessage => "ephemeral-message",
+        }
+    }
+
     fn base_fields(self) -> &'static [&'static str] {
         match self {
             Self::Snapshot => &["docId", "pubKey", "snapshotId", "parentSnapshotId", "parentSnapshotProof", "parentSnapshotUpdateClocks"],

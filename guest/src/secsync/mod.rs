@@ -3,7 +3,7 @@
 //! This file wires the room to the registry; the way through it is
 //! `connect` (upgrade, the `document` frame) or `receive` → `snapshot` | `update` | `ephemeral` → `deliver`.
 //! `frames`, `public_data` and `verify` judge what came in, `store` and `reading` hold the statements, `settings`, `policy` and
-//! `plan` what was configured, `retention` and `sweep` what is dropped.
+//! `plan` what was configured, `hooks` what the app decides, `service` what it may do, `retention` and `sweep` what is dropped.
 //!
 //! Promise: a reply or a broadcast leaves only after what it tells of is committed.
 //! Invariant: decisions (`decide`, `answer`, `lacking`, `Access`) see no database, no clock and no connection.
@@ -17,6 +17,7 @@ pub mod deliver;
 pub mod ephemeral;
 pub mod failure;
 pub mod frames;
+pub mod hooks;
 mod http;
 mod log;
 pub mod plan;
@@ -26,6 +27,7 @@ pub mod reading;
 pub mod receive;
 pub mod retention;
 pub mod server_messages;
+pub mod service;
 pub mod settings;
 pub mod snapshot;
 pub mod store;
@@ -38,6 +40,7 @@ mod test_support;
 #[cfg(test)]
 mod tests;
 
+use crate::app::{Description, Function};
 use crate::imports::{ConnectionId, Imports, Level, Publication, RequestHead};
 use crate::registry::{Admission, Connection, Deliveries, Group, Input, Mount, Outcome, Plan, Protocol, UpgradeResult};
 use crate::sql::Sql;
@@ -58,15 +61,19 @@ impl Protocol for Secsync {
         Ok(plan::plan(&Settings::parse(settings)?))
     }
 
-    fn configure(&self, _mount: &str, settings: &str, _documents: Vec<(String, Vec<u8>)>) -> Result<Rc<dyn Mount>, String> {
+    fn configure(&self, mount: &str, settings: &str, _documents: Vec<(String, Vec<u8>)>) -> Result<Rc<dyn Mount>, String> {
         let settings = Settings::parse(settings).map_err(|problems| problems.join("; "))?;
-        Ok(Rc::new(SecsyncMount { settings, sql: OnceCell::new(), objects_written: Cell::new(0) }))
+        let mount = mount.to_owned();
+        Ok(Rc::new(SecsyncMount { mount, settings, app: OnceCell::new(), sql: OnceCell::new(), objects_written: Cell::new(0) }))
     }
 }
 
 /// One mount: its settings, and what an instance may remember.
 struct SecsyncMount {
+    mount: String,
     settings: Settings,
+    /// The app is asked once what it has.
+    app: OnceCell<Description>,
     /// The host is asked once how statements are written.
     sql: OnceCell<Sql>,
     objects_written: Cell<u64>,
@@ -82,7 +89,25 @@ impl SecsyncMount {
                 self.sql.get_or_init(|| sql)
             }
         };
-        Ok(run(&Call { settings: &self.settings, imports, sql, connection, objects_written: &self.objects_written }))
+        let app = match self.app.get() {
+            Some(app) => app,
+            None => {
+                let app = Description::of(imports.app).map_err(|error| Failure::Transient(error.to_string()))?;
+                self.app.get_or_init(|| app)
+            }
+        };
+        let Self { mount, settings, objects_written, .. } = self;
+        Ok(run(&Call { mount, settings, app, imports, sql, connection, objects_written }))
+    }
+
+    /// What the settings ask of the app and it does not have.
+    fn check_app(&self, app: &Description) -> Result<(), Failure> {
+        for (key, access) in [("access", &self.settings.access), ("broadcast_access", &self.settings.broadcast_access)] {
+            if *access == Access::App {
+                app.require(key, Function::Authorize).map_err(Failure::Unexpected)?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -97,6 +122,7 @@ impl Mount for SecsyncMount {
             imports.effects.log(Level::Warn, "secsync: signatures are not checked; this is for load tests only", "{}");
         }
         let started = self.with(imports, 0, |call| {
+            self.check_app(call.app)?;
             store::create_tables(call)?;
             retention::start(call);
             sweep::start(call);
@@ -118,8 +144,10 @@ impl Mount for SecsyncMount {
         received.unwrap_or_else(|failure| Outcome { close: Some(plan::close(failure.close_code())), ..Outcome::default() })
     }
 
-    fn deliver(&self, _imports: Imports<'_>, publication: Publication, groups: Vec<Group>) -> Deliveries {
-        deliver::deliver(&self.settings, publication, &groups)
+    fn deliver(&self, imports: Imports<'_>, publication: Publication, groups: Vec<Group>) -> Deliveries {
+        let delivered = self.with(imports, 0, |call| deliver::deliver(call, &publication, &groups));
+        // Nobody is told that may not be, and nobody misses anything for good: the connections come back for it.
+        delivered.unwrap_or_else(|_| deliver::skip(&groups))
     }
 
     fn refill(&self, imports: Imports<'_>, topic: &str, key: &str, after: u64) -> Vec<Publication> {

@@ -18,15 +18,19 @@ pub enum Action {
 }
 
 impl Action {
+    /// Its name, in the settings and for apps.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::WriteSnapshot => "write-snapshot",
+            Self::WriteUpdate => "write-update",
+            Self::SendEphemeralMessage => "send-ephemeral-message",
+        }
+    }
+
     /// The action of a name in the settings.
     pub fn named(name: &str) -> Option<Self> {
-        match name {
-            "read" => Some(Self::Read),
-            "write-snapshot" => Some(Self::WriteSnapshot),
-            "write-update" => Some(Self::WriteUpdate),
-            "send-ephemeral-message" => Some(Self::SendEphemeralMessage),
-            _ => None,
-        }
+        [Self::Read, Self::WriteSnapshot, Self::WriteUpdate, Self::SendEphemeralMessage].into_iter().find(|action| action.name() == name)
     }
 }
 
@@ -98,6 +102,8 @@ pub enum Access {
     AllowAll,
     /// Whoever a rule fits; without a rule nobody.
     Policy(Vec<Rule>),
+    /// The app of the mount, which `hooks` asks; here nobody is allowed anything.
+    App,
 }
 
 impl Access {
@@ -106,6 +112,7 @@ impl Access {
         match self {
             Self::AllowAll => true,
             Self::Policy(rules) => rules.iter().any(|rule| rule.is_about(session_key, doc_id) && rule.grants(action, pub_key)),
+            Self::App => false,
         }
     }
 
@@ -114,6 +121,7 @@ impl Access {
         match self {
             Self::AllowAll => true,
             Self::Policy(rules) => rules.iter().any(|rule| rule.broadcast && rule.is_about(session_key, doc_id)),
+            Self::App => false,
         }
     }
 }

@@ -6,6 +6,7 @@ use super::attachment::Attachment;
 use super::ephemeral::{self, EphemeralMessageDropped};
 use super::failure::Failure;
 use super::frames::{self, BadFrame, ClientFrame, Kind, Signed, SnapshotFrame, UpdateFrame};
+use super::hooks::{self, AppFell};
 use super::plan::close;
 use super::policy::Action;
 use super::server_messages::{self as messages, NO_CODE, POLICY_VIOLATION, RefusedUpdate, TRY_AGAIN_LATER};
@@ -20,10 +21,13 @@ use crate::registry::{Connection, Input, Outcome};
 #[error("no access")]
 pub struct Denied;
 
-/// `hasAccess` for a frame.
-pub fn permit(call: &Call<'_>, attachment: &Attachment, action: Action, signed: &Signed<'_>) -> Result<(), Denied> {
-    let allowed = call.settings.access.allows(action, &attachment.session_key, &attachment.doc_id, Some(&signed.pub_key));
-    if allowed { Ok(()) } else { Err(Denied) }
+/// `hasAccess` for a frame. An app that fell has not said no: the frame alone is refused.
+pub fn permit(call: &Call<'_>, attachment: &Attachment, action: Action, signed: &Signed<'_>) -> Result<Result<(), AppFell>, Denied> {
+    match hooks::has_access(call, action, &attachment.session_key, &attachment.doc_id, Some(&signed.pub_key)) {
+        Ok(true) => Ok(Ok(())),
+        Ok(false) => Err(Denied),
+        Err(fell) => Ok(Err(fell)),
+    }
 }
 
 /// What becomes of a frame.
@@ -98,28 +102,48 @@ fn handle(call: &Call<'_>, attachment: &mut Attachment, frame: &Frame) -> Result
             Err(_) => return Ok(Handled::Bad(BadFrame::NotUtf8)),
         },
     };
-    let frame = match frames::parse(text) {
+    let mut frame = match frames::parse(text) {
         Ok(frame) => frame,
         Err(bad) => return Ok(Handled::Bad(bad)),
     };
+    let echo = RefusedUpdate::of(&frame.public_data);
+    match hooks::public_data(call, attachment, frame.kind, std::mem::take(&mut frame.public_data)) {
+        Ok(public_data) => frame.public_data = public_data,
+        Err(_) => return Ok(bad_shape(call, attachment, frame.kind, &echo)),
+    }
     match frame.kind {
         Kind::Snapshot => handle_snapshot(call, attachment, frame),
-        Kind::Update => handle_update(call, attachment, frame),
+        Kind::Update => handle_update(call, attachment, frame, &echo),
         Kind::EphemeralMessage => Ok(handle_ephemeral_message(call, attachment, frame)),
     }
 }
 
+/// The answer to a frame that lacks something, or has it in another shape.
+fn bad_shape(call: &Call<'_>, attachment: &Attachment, kind: Kind, echo: &RefusedUpdate) -> Handled {
+    match kind {
+        Kind::Snapshot => refused_snapshot(call, attachment, SnapshotRefused::Shape),
+        Kind::Update => {
+            call.log_refusal(&attachment.doc_id, "update", &UpdateRefused::Shape);
+            Handled::Reply(echo.update_save_failed(false))
+        }
+        Kind::EphemeralMessage => dropped(call, attachment, EphemeralMessageDropped::Shape),
+    }
+}
+
+fn refused_snapshot(call: &Call<'_>, attachment: &Attachment, why: SnapshotRefused) -> Handled {
+    call.log_refusal(&attachment.doc_id, "snapshot", &why);
+    Handled::Reply(messages::SNAPSHOT_SAVE_FAILED.to_owned())
+}
+
 fn handle_snapshot(call: &Call<'_>, attachment: &Attachment, frame: ClientFrame<'_>) -> Result<Handled, Failure> {
-    let bare = |why: SnapshotRefused| {
-        call.log_refusal(&attachment.doc_id, "snapshot", &why);
-        Ok(Handled::Reply(messages::SNAPSHOT_SAVE_FAILED.to_owned()))
+    let Ok(snapshot) = SnapshotFrame::read(frame, call.settings) else {
+        return Ok(refused_snapshot(call, attachment, SnapshotRefused::Shape));
     };
-    let Ok(snapshot) = SnapshotFrame::read(frame, call.settings) else { return bare(SnapshotRefused::Shape) };
     match snapshot::check(call, attachment, &snapshot) {
         Err(denied) => Ok(unauthorized(call, attachment, "snapshot", denied)),
-        Ok(Err(refused)) => bare(refused),
+        Ok(Err(refused)) => Ok(refused_snapshot(call, attachment, refused)),
         Ok(Ok(())) => {
-            let (reply, refused) = snapshot::save(call, &snapshot)?;
+            let (reply, refused) = snapshot::save(call, attachment, &snapshot)?;
             match refused {
                 Some(why) => call.log_refusal(&attachment.doc_id, "snapshot", &why),
                 None => call.log_debug(&attachment.doc_id, "snapshot-saved"),
@@ -129,16 +153,12 @@ fn handle_snapshot(call: &Call<'_>, attachment: &Attachment, frame: ClientFrame<
     }
 }
 
-fn handle_update(call: &Call<'_>, attachment: &mut Attachment, frame: ClientFrame<'_>) -> Result<Handled, Failure> {
-    let echo = RefusedUpdate::of(&frame.public_data);
-    let Ok(update) = UpdateFrame::read(frame, call.settings) else {
-        call.log_refusal(&attachment.doc_id, "update", &UpdateRefused::Shape);
-        return Ok(Handled::Reply(echo.update_save_failed(false)));
-    };
+fn handle_update(call: &Call<'_>, attachment: &mut Attachment, frame: ClientFrame<'_>, echo: &RefusedUpdate) -> Result<Handled, Failure> {
+    let Ok(update) = UpdateFrame::read(frame, call.settings) else { return Ok(bad_shape(call, attachment, Kind::Update, echo)) };
     let decision = match update::check(call, attachment, &update) {
         Err(denied) => return Ok(unauthorized(call, attachment, "update", denied)),
         Ok(Err(refused)) => Decision::Refuse(refused),
-        Ok(Ok(())) => update::save(call, &update)?,
+        Ok(Ok(())) => update::save(call, attachment, &update)?,
     };
     let (pub_key, ref_snapshot_id, clock) = (&update.signed.pub_key, &update.ref_snapshot_id, update.clock);
     match decision {
@@ -167,12 +187,14 @@ fn handle_ephemeral_message(call: &Call<'_>, attachment: &Attachment, frame: Cli
     };
     match relayed {
         Err(denied) => unauthorized(call, attachment, "ephemeral message", denied),
-        Ok(Err(why)) => {
-            call.log_refusal(&attachment.doc_id, "ephemeral message", &why);
-            Handled::Silence
-        }
+        Ok(Err(why)) => dropped(call, attachment, why),
         Ok(Ok(())) => Handled::Silence,
     }
+}
+
+fn dropped(call: &Call<'_>, attachment: &Attachment, why: EphemeralMessageDropped) -> Handled {
+    call.log_refusal(&attachment.doc_id, "ephemeral message", &why);
+    Handled::Silence
 }
 
 fn unauthorized(call: &Call<'_>, attachment: &Attachment, what: &str, denied: Denied) -> Handled {

@@ -1,5 +1,6 @@
 //! What the server sends, by the names of the wire (docs/protocols/secsync.md, sections 2.2, 2.3 and 4.2), and how it closes (2.5).
 
+use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::frames::push_json_text;
@@ -33,7 +34,8 @@ pub fn frame(text: impl Into<String>) -> Frame {
 }
 
 /// An entry of `snapshotProofChain`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct ChainEntry {
     /// The snapshot.
     pub snapshot_id: String,

@@ -149,16 +149,18 @@ impl Settings {
     fn warnings(&self, of_policy: &[&str]) -> Vec<String> {
         let mut warnings = Vec::new();
         let by_policy = |access: &Access| matches!(access, Access::Policy(_));
-        if !by_policy(&self.access) && !by_policy(&self.broadcast_access) {
-            let because = "has no effect: neither access nor broadcast_access is \"policy\"";
-            warnings.extend(of_policy.iter().map(|key| format!("{key}: {because}")));
-        }
+        let may_deny = |key: &str| match key {
+            "policy" => by_policy(&self.access) || by_policy(&self.broadcast_access),
+            _ => self.access != Access::AllowAll || self.broadcast_access != Access::AllowAll,
+        };
+        let because = "has no effect: neither access nor broadcast_access is \"policy\"";
+        warnings.extend(of_policy.iter().filter(|key| !may_deny(key)).map(|key| format!("{key}: {because}")));
         for (key, access) in [("access", &self.access), ("broadcast_access", &self.broadcast_access)] {
             if matches!(access, Access::Policy(rules) if rules.is_empty()) {
                 warnings.push(format!("{key}: nobody is allowed anything: there are no rules in policy"));
             }
         }
-        if self.close_on_broadcast_denied && !by_policy(&self.broadcast_access) {
+        if self.close_on_broadcast_denied && self.broadcast_access == Access::AllowAll {
             warnings.push("on_broadcast_denied: has no effect: broadcast_access denies nothing".into());
         }
         if !self.verify_signatures {
@@ -208,10 +210,7 @@ fn access(keys: &mut Keys, key: &str, policy: &[Rule]) -> Access {
     match keys.take_word(key, ("allow-all", Kind::AllowAll), &[("policy", Kind::Policy), ("app", Kind::App)]) {
         Kind::AllowAll => Access::AllowAll,
         Kind::Policy => Access::Policy(policy.to_vec()),
-        Kind::App => {
-            keys.problem(key, "\"app\" needs an app component, which is not available in this version; use \"allow-all\" or \"policy\"");
-            Access::Policy(Vec::new())
-        }
+        Kind::App => Access::App,
     }
 }
 

@@ -6,6 +6,7 @@ use super::connect::sequence;
 use super::deliver;
 use super::failure::Failure;
 use super::frames::{Kind, SnapshotFrame};
+use super::hooks;
 use super::reading::{Clocks, Found, Wanted, lacking};
 use super::receive::{Denied, permit};
 use super::retention::{self, Dropped};
@@ -30,6 +31,9 @@ pub enum SnapshotRefused {
     /// The author did not sign it.
     #[error("bad signature")]
     Signature,
+    /// The app refused it, or did not answer.
+    #[error("the app did not take it")]
+    App,
     /// The document is gone.
     #[error("the document does not exist")]
     NoDocument,
@@ -105,7 +109,9 @@ pub fn check(call: &Call<'_>, attachment: &Attachment, snapshot: &SnapshotFrame<
     if snapshot.signed.doc_id != attachment.doc_id {
         return Ok(Err(SnapshotRefused::ForeignDocument));
     }
-    permit(call, attachment, Action::WriteSnapshot, &snapshot.signed)?;
+    if permit(call, attachment, Action::WriteSnapshot, &snapshot.signed)?.is_err() {
+        return Ok(Err(SnapshotRefused::App));
+    }
     if call.settings.verify_signatures && !verify::is_signed(Kind::Snapshot, &snapshot.signed) {
         return Ok(Err(SnapshotRefused::Signature));
     }
@@ -113,7 +119,7 @@ pub fn check(call: &Call<'_>, attachment: &Attachment, snapshot: &SnapshotFrame<
 }
 
 /// Saves a checked snapshot, or finds out what its author lacks. Gives the reply, and why it is a refusal.
-pub fn save(call: &Call<'_>, snapshot: &SnapshotFrame<'_>) -> Result<(String, Option<SnapshotRefused>), Failure> {
+pub fn save(call: &Call<'_>, attachment: &Attachment, snapshot: &SnapshotFrame<'_>) -> Result<(String, Option<SnapshotRefused>), Failure> {
     let body = snapshot.signed.body();
     let message = messages::snapshot(&body);
     let content = call.put_away(body)?;
@@ -122,7 +128,7 @@ pub fn save(call: &Call<'_>, snapshot: &SnapshotFrame<'_>) -> Result<(String, Op
         call.take_back(&content);
         server_data.iter().for_each(|data| call.take_back(data));
     };
-    let decided = attempt(call, snapshot, &content, server_data.as_ref(), message);
+    let decided = attempt(call, attachment, snapshot, &Contents { body: &content, server_data: server_data.as_ref(), message });
     match decided {
         Ok(Ok(())) => Ok((messages::snapshot_saved(&snapshot.snapshot_id), None)),
         Ok(Err((refused, lacks))) => {
@@ -142,22 +148,32 @@ pub fn save(call: &Call<'_>, snapshot: &SnapshotFrame<'_>) -> Result<(String, Op
 
 type Refusal = (SnapshotRefused, Option<Found>);
 
+/// A snapshot as it is stored and told of.
+struct Contents<'a> {
+    body: &'a Content,
+    server_data: Option<&'a Content>,
+    message: String,
+}
+
 /// One transaction: decides, then writes and publishes.
 fn attempt(
     call: &Call<'_>,
+    attachment: &Attachment,
     snapshot: &SnapshotFrame<'_>,
-    content: &Content,
-    server_data: Option<&Content>,
-    message: String,
+    contents: &Contents<'_>,
 ) -> Result<Result<(), Refusal>, Failure> {
     let transaction = call.begin()?;
     let view: &dyn Query = transaction.as_ref();
     let Some(state) = state(call, view, snapshot)? else { return Ok(Err((SnapshotRefused::NoDocument, None))) };
-    match decide(call.settings, &state, snapshot) {
+    let decided = match decide(call.settings, &state, snapshot) {
+        Ok(()) => hooks::create_snapshot(call, transaction.as_ref(), attachment, snapshot)?,
+        refused => refused,
+    };
+    match decided {
         Ok(()) => {
             let seq = state.seq + 1;
-            let dropped = write(call, transaction.as_ref(), snapshot, &state, content, server_data)?;
-            deliver::publish_saved(call, &snapshot.signed.doc_id, sequence(seq), message);
+            let dropped = write(call, transaction.as_ref(), snapshot, &state, contents)?;
+            deliver::publish_saved(call, &snapshot.signed.doc_id, sequence(seq), contents.message.clone());
             transaction.commit()?;
             dropped.committed(call);
             Ok(Ok(()))
@@ -219,8 +235,7 @@ fn write(
     transaction: &dyn Transaction,
     snapshot: &SnapshotFrame<'_>,
     state: &State,
-    content: &Content,
-    server_data: Option<&Content>,
+    contents: &Contents<'_>,
 ) -> Result<Dropped, Failure> {
     let (doc_id, id) = (snapshot.signed.doc_id.as_str(), snapshot.snapshot_id.as_str());
     let seq = state.seq + 1;
@@ -228,8 +243,8 @@ fn write(
     let hash = verify::hash(&snapshot.signed.ciphertext);
     let mut values = vec![id.into(), doc_id.into(), ordinal.into(), seq.into()];
     values.extend([snapshot.parent_snapshot_id.as_str().into(), snapshot.parent_snapshot_proof.as_str().into(), hash.into()]);
-    values.extend(content.columns());
-    values.extend(server_data.unwrap_or(&Content::Dropped).columns());
+    values.extend(contents.body.columns());
+    values.extend(contents.server_data.unwrap_or(&Content::Dropped).columns());
     values.push(call.now_ms().into());
     let insert = "INSERT INTO {}ss_snapshots (id, doc_id, ordinal, seq, parent_id, parent_proof, ciphertext_hash, body, object_key, \
          server_data, server_data_object_key, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";

@@ -9,6 +9,7 @@ use std::cell::Cell;
 use super::failure::Failure;
 use super::settings::Settings;
 use super::verify;
+use crate::app::Description;
 use crate::imports::{ConnectionId, Imports, Query, Statement, Transaction, Value};
 use crate::sql::Sql;
 
@@ -44,8 +45,12 @@ const TABLES: &[&str] = &[
 
 /// What one call of the host works with.
 pub struct Call<'a> {
+    /// The name of the mount.
+    pub mount: &'a str,
     /// The settings of the mount.
     pub settings: &'a Settings,
+    /// What the app of the mount has.
+    pub app: &'a Description,
     /// What the host gives.
     pub imports: Imports<'a>,
     /// How statements are written.

@@ -29,6 +29,7 @@ struct Socket {
 /// A host with one mount.
 pub struct TestHost {
     host: HostInMemory,
+    app: Box<dyn App>,
     mount: Rc<dyn Mount>,
     sockets: RefCell<HashMap<ConnectionId, Socket>>,
 }
@@ -42,10 +43,25 @@ impl std::ops::Deref for TestHost {
 
 impl TestHost {
     pub fn new(settings: Json) -> Self {
-        let mount = Secsync.configure("m", &settings.to_string(), Vec::new()).unwrap();
-        let host = Self { host: HostInMemory::default(), mount, sockets: RefCell::default() };
+        Self::with_app(settings, NoApp)
+    }
+
+    /// A mount with an app.
+    pub fn with_app(settings: Json, app: impl App + 'static) -> Self {
+        let host = Self::stopped(settings, app);
         assert_eq!(host.mount.start(host.imports(), None), Ok(None));
         host
+    }
+
+    /// A mount that has not been started.
+    pub fn stopped(settings: Json, app: impl App + 'static) -> Self {
+        let mount = Secsync.configure("m", &settings.to_string(), Vec::new()).unwrap();
+        Self { host: HostInMemory::default(), app: Box::new(app), mount, sockets: RefCell::default() }
+    }
+
+    /// The imports of one call, the app among them.
+    pub fn imports(&self) -> Imports<'_> {
+        self.host.imports_with(self.app.as_ref())
     }
 
     pub fn mount(&self) -> &dyn Mount {
@@ -90,14 +106,15 @@ impl TestHost {
         socket.inbox.extend(outcome.send.into_iter().map(json_of));
         if let Some(close) = outcome.close {
             socket.closed = Some(close.code);
-            self.pubsub.subscriptions.borrow_mut().remove(&id);
+            self.pubsub.subscriptions.borrow_mut().retain(|(of, _), _| *of != id);
         }
     }
 
-    fn broadcast(&self) {
+    /// Brings what was published to its subscribers.
+    pub fn broadcast(&self) {
         for publication in self.pubsub.published.take() {
             let subscriptions = self.pubsub.subscriptions.borrow().clone();
-            for (id, subscription) in subscriptions.into_iter().filter(|(_, subscription)| subscription.topic == publication.topic) {
+            for ((id, _), subscription) in subscriptions.into_iter().filter(|(_, subscription)| subscription.topic == publication.topic) {
                 self.deliver(id, &subscription, &publication);
             }
         }
@@ -124,12 +141,13 @@ impl TestHost {
                 }
             }
             GroupOutcome::Leave(last) => {
-                self.pubsub.subscriptions.borrow_mut().remove(&id);
+                self.pubsub.subscriptions.borrow_mut().remove(&(id, subscription.topic.clone()));
                 if let Some((frame, close)) = last {
                     socket.inbox.push_back(json_of(frame.clone()));
                     socket.closed = Some(close.code);
                 }
             }
+            GroupOutcome::Skip => {}
             other => panic!("{other:?}"),
         }
     }

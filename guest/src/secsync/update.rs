@@ -5,6 +5,7 @@ use super::connect::sequence;
 use super::deliver;
 use super::failure::Failure;
 use super::frames::{Kind, UpdateFrame};
+use super::hooks;
 use super::policy::Action;
 use super::receive::{Denied, permit};
 use super::server_messages as messages;
@@ -30,6 +31,9 @@ pub enum UpdateRefused {
     /// Its clock is not the one after the author's last.
     #[error("its clock is not the next one")]
     Clock,
+    /// The app refused it, or did not answer.
+    #[error("the app did not take it")]
+    App,
     /// The snapshot has as many updates as it may: the client is told to make a new one.
     #[error("a new snapshot is required")]
     NewSnapshotRequired,
@@ -90,7 +94,9 @@ pub fn check(call: &Call<'_>, attachment: &Attachment, update: &UpdateFrame<'_>)
     if update.signed.doc_id != attachment.doc_id {
         return Ok(Err(UpdateRefused::ForeignDocument));
     }
-    permit(call, attachment, Action::WriteUpdate, &update.signed)?;
+    if permit(call, attachment, Action::WriteUpdate, &update.signed)?.is_err() {
+        return Ok(Err(UpdateRefused::App));
+    }
     if call.settings.verify_signatures && !verify::is_signed(Kind::Update, &update.signed) {
         return Ok(Err(UpdateRefused::Signature));
     }
@@ -98,11 +104,11 @@ pub fn check(call: &Call<'_>, attachment: &Attachment, update: &UpdateFrame<'_>)
 }
 
 /// Saves a checked update: what was decided has been done when this returns.
-pub fn save(call: &Call<'_>, update: &UpdateFrame<'_>) -> Result<Decision, Failure> {
+pub fn save(call: &Call<'_>, attachment: &Attachment, update: &UpdateFrame<'_>) -> Result<Decision, Failure> {
     let body = update.signed.body();
     let message = messages::update(&body);
     let content = call.put_away(body)?;
-    let attempted = attempt(call, update, &content, message);
+    let attempted = attempt(call, attachment, update, &content, message);
     if !matches!(attempted, Ok(Decision::Save)) {
         call.take_back(&content);
     }
@@ -110,11 +116,22 @@ pub fn save(call: &Call<'_>, update: &UpdateFrame<'_>) -> Result<Decision, Failu
 }
 
 /// One transaction: decides, then writes and publishes.
-fn attempt(call: &Call<'_>, update: &UpdateFrame<'_>, content: &Content, message: String) -> Result<Decision, Failure> {
+fn attempt(
+    call: &Call<'_>,
+    attachment: &Attachment,
+    update: &UpdateFrame<'_>,
+    content: &Content,
+    message: String,
+) -> Result<Decision, Failure> {
     let transaction = call.begin()?;
     let state = state(call, transaction.as_ref(), update)?;
     let seq = state.seq + 1;
-    let decision = decide(&state, update, call.settings.updates_limit(&update.signed.doc_id), call.now_ms());
+    let mut decision = decide(&state, update, call.settings.updates_limit(&update.signed.doc_id), call.now_ms());
+    if decision == Decision::Save
+        && let Err(refused) = hooks::create_update(call, transaction.as_ref(), attachment, update)?
+    {
+        decision = Decision::Refuse(refused);
+    }
     if decision == Decision::Save {
         let clock = i64::try_from(update.clock).unwrap_or(i64::MAX);
         let mut values = vec![update.ref_snapshot_id.as_str().into(), seq.into(), update.signed.pub_key.as_str().into(), clock.into()];

@@ -12,8 +12,10 @@ use syncline::runtime::RuntimeError;
 mod arguments;
 mod backup;
 mod check_config;
+mod compose;
 mod doctor;
 mod inspect;
+mod new_app;
 mod restore;
 mod serve;
 
@@ -38,6 +40,10 @@ pub enum Command {
     Restore(restore::RestoreArguments),
     /// Look whether a server can run, or runs, as it is configured.
     Doctor(doctor::DoctorArguments),
+    /// Make a folder with an app component to begin with.
+    NewApp(new_app::NewAppArguments),
+    /// Make one component of an app, the services that it imports, and the logic.
+    Compose(compose::ComposeArguments),
     /// Show the version.
     Version,
 }
@@ -53,6 +59,8 @@ pub async fn run(command: Command) -> anyhow::Result<()> {
         Command::Backup(arguments) => backup::run(arguments).await,
         Command::Restore(arguments) => restore::run(arguments).await,
         Command::Doctor(arguments) => doctor::run(arguments).await,
+        Command::NewApp(arguments) => new_app::run(&arguments),
+        Command::Compose(arguments) => compose::run(&arguments),
         Command::Version => say(format_args!("syncline {}", env!("CARGO_PKG_VERSION"))),
     }
 }

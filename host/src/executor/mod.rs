@@ -282,6 +282,10 @@ pub trait Transaction: Send {
     /// Undoes everything since a savepoint, which stays; those after it are gone.
     async fn rollback_to(&mut self, savepoint: u32) -> Result<(), ExecutorError>;
 
+    /// Stops the clock of the open transaction's time limit while an app works in it, whose time has a limit of its own,
+    /// and lets it go on. A backend without such a limit need not do anything.
+    fn stop_clock(&mut self, _stopped: bool) {}
+
     /// Makes the transaction part of the current group. After an error nothing happened.
     async fn commit(self: Box<Self>, ended: Ended<'_>) -> Result<(), ExecutorError>;
 

@@ -12,13 +12,14 @@ use wasmtime::Store;
 use super::bindings::guest::GuestPre;
 use super::documents::Documents;
 use super::engine::RuntimeEngine;
-use super::imports::app::App;
+use super::imports::app::{App, AppLimits};
 use super::limits;
 use super::plans::Plan;
 use super::quota::Quota;
 use super::revision::{HostCloses, Identity, Revision};
 use super::state::{State, bound};
 use super::{EMPTY_APP_COMPONENT, MountSettings, OWN_NAME, RuntimeError, RuntimeSettings};
+use crate::compose;
 use crate::config::message::without_value;
 
 /// Time to check the settings of one mount.
@@ -99,7 +100,7 @@ impl Checker {
             RuntimeError::Start { mount: mount.name.clone(), reason }
         };
         let plan = limits::within_limits(checked.map_err(fell)?.map_err(|problems| refused(mount, &problems))?);
-        let (app, app_digest) = self.app(mount)?;
+        let (app, app_digest) = self.app(mount, &plan)?;
         let identity = Identity { component_digest: self.component_digest, app_digest, settings, quota_bytes: mount.quota_bytes };
         Ok(Checked { plan, app: Arc::new(app), pre: self.pre.clone(), identity })
     }
@@ -150,17 +151,30 @@ impl Checker {
     }
 
     /// The app of a mount, and the digest of its code.
-    fn app(&self, mount: &MountSettings) -> Result<(App, [u8; 32]), RuntimeError> {
+    fn app(&self, mount: &MountSettings, plan: &Plan) -> Result<(App, [u8; 32]), RuntimeError> {
         let path = mount.app.clone().unwrap_or_else(|| PathBuf::from("(built in)"));
         let failed = |reason: String| RuntimeError::App { mount: mount.name.clone(), path: path.clone(), reason };
         let bytes = match &mount.app {
             None => EMPTY_APP_COMPONENT.to_vec(),
             Some(path) => std::fs::read(path).map_err(|error| failed(error.to_string()))?,
         };
-        let prepared = self.engine.compile(&bytes).and_then(|component| self.engine.prepare_app(&component));
+        let with_services = compose::with_services(&bytes).map_err(|error| failed(error.to_string()))?;
+        let prepared = self.engine.compile(&with_services).and_then(|component| self.engine.prepare_app(&component));
         let pre = prepared.map_err(|error| failed(error.to_string()))?;
-        let app = App::new(pre, self.settings.environment.clone(), self.settings.engine.instance_memory_bytes, self.settings.app_call_ms);
-        Ok((app, Sha256::digest(&bytes).into()))
+        let app = App::new(pre, self.settings.environment.clone(), self.app_limits(plan));
+        Ok((app, Sha256::digest(&with_services).into()))
+    }
+
+    fn app_limits(&self, plan: &Plan) -> AppLimits {
+        let own = plan.app_limits.as_ref();
+        let engine = &self.settings.engine;
+        let memory_bytes = own.and_then(|limits| limits.memory_bytes).and_then(|bytes| usize::try_from(bytes).ok());
+        AppLimits {
+            memory_bytes: memory_bytes.unwrap_or(engine.app_memory_bytes).min(engine.instance_memory_bytes),
+            keep_bytes: engine.instance_keep_bytes,
+            call_ms: self.settings.app_call_ms,
+            transaction_ms: own.and_then(|limits| limits.transaction_ms).unwrap_or(self.settings.app_call_ms),
+        }
     }
 }
 

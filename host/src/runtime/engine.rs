@@ -3,16 +3,20 @@
 use std::path::Path;
 use std::time::Duration;
 
-use wasmtime::component::{Component, Linker};
+use wasmtime::component::{Component, HasSelf, Linker};
 use wasmtime::{Cache, CacheConfig, Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 
 use super::RuntimeError;
 use super::bindings::{app, guest};
-use super::state::{AppState, State};
+use super::state::State;
 
 /// Address space for each memory of a component, in bytes: all that 32-bit addresses reach, so that compiled code need
 /// not check them. With less, an access costs a comparison, and checking a signature half as much again.
 const MEMORY_RESERVATION_BYTES: u64 = 4 << 30;
+
+/// Memories of one component: services, app and logic where they are composed. So many has a call, too, where they are
+/// two instances.
+const MEMORIES_PER_COMPONENT: u32 = 3;
 
 /// Limits of the engine.
 #[derive(Clone, Debug)]
@@ -21,6 +25,9 @@ pub struct EngineSettings {
     pub instance_memory_bytes: usize,
     /// An instance that has grown beyond this is not used again, so that one large frame does not hold memory for ever.
     pub instance_keep_bytes: usize,
+    /// Memory of an instance of an app, its services included, where the protocol says nothing; at most
+    /// [`EngineSettings::instance_memory_bytes`].
+    pub app_memory_bytes: usize,
     /// Instances of all mounts together, app instances included.
     pub instances: u32,
     /// How often a call that computes is looked at: how finely its deadline is kept, and how long it keeps a thread before
@@ -31,7 +38,13 @@ pub struct EngineSettings {
 
 impl Default for EngineSettings {
     fn default() -> Self {
-        Self { instance_memory_bytes: 256 << 20, instance_keep_bytes: 64 << 20, instances: 256, tick: Some(Duration::from_millis(10)) }
+        Self {
+            instance_memory_bytes: 256 << 20,
+            instance_keep_bytes: 64 << 20,
+            app_memory_bytes: 64 << 20,
+            instances: 256,
+            tick: Some(Duration::from_millis(10)),
+        }
     }
 }
 
@@ -39,7 +52,7 @@ impl Default for EngineSettings {
 pub struct RuntimeEngine {
     engine: Engine,
     guest_linker: Linker<State>,
-    app_linker: Linker<AppState>,
+    app_linker: Linker<State>,
 }
 
 impl RuntimeEngine {
@@ -52,10 +65,8 @@ impl RuntimeEngine {
 
         let mut guest_linker = Linker::<State>::new(&engine);
         wasmtime_wasi::p2::add_to_linker_async(&mut guest_linker).map_err(RuntimeError::engine)?;
-        guest::Guest::add_to_linker::<_, wasmtime::component::HasSelf<State>>(&mut guest_linker, |state| state)
-            .map_err(RuntimeError::engine)?;
-        let mut app_linker = Linker::<AppState>::new(&engine);
-        wasmtime_wasi::p2::add_to_linker_async(&mut app_linker).map_err(RuntimeError::engine)?;
+        guest::Guest::add_to_linker::<_, HasSelf<State>>(&mut guest_linker, |state| state).map_err(RuntimeError::engine)?;
+        let app_linker = link_app(&engine).map_err(RuntimeError::engine)?;
         Ok(Self { engine, guest_linker, app_linker })
     }
 
@@ -75,9 +86,22 @@ impl RuntimeEngine {
     }
 
     /// Makes an app ready to be instantiated.
-    pub fn prepare_app(&self, component: &Component) -> Result<app::ComponentPre<AppState>, RuntimeError> {
+    pub fn prepare_app(&self, component: &Component) -> Result<app::ComponentPre<State>, RuntimeError> {
         self.app_linker.instantiate_pre(component).and_then(app::ComponentPre::new).map_err(RuntimeError::component)
     }
+}
+
+/// What services need of the host; `checker` sees to it that an app itself wants none of it.
+fn link_app(engine: &Engine) -> wasmtime::Result<Linker<State>> {
+    use guest::syncline::host::{effects, executor, pubsub, storage, types};
+    let mut linker = Linker::new(engine);
+    wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+    types::add_to_linker::<State, HasSelf<State>>(&mut linker, |state| state)?;
+    executor::add_to_linker::<State, HasSelf<State>>(&mut linker, |state| state)?;
+    storage::add_to_linker::<State, HasSelf<State>>(&mut linker, |state| state)?;
+    pubsub::add_to_linker::<State, HasSelf<State>>(&mut linker, |state| state)?;
+    effects::add_to_linker::<State, HasSelf<State>>(&mut linker, |state| state)?;
+    Ok(linker)
 }
 
 /// The engine, with memories that need no checks where there is address space for them. Nothing of it is backed by memory,
@@ -97,7 +121,8 @@ fn engine_config(settings: &EngineSettings, cache: Option<&Path>, reservation_by
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(settings.instances)
         .total_core_instances(settings.instances.saturating_mul(8))
-        .total_memories(settings.instances)
+        .total_memories((settings.instances / 2).max(1).saturating_mul(MEMORIES_PER_COMPONENT))
+        .max_memories_per_component(MEMORIES_PER_COMPONENT)
         .total_tables(settings.instances.saturating_mul(4))
         .total_stacks(settings.instances)
         .max_memory_size(settings.instance_memory_bytes)

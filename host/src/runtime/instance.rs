@@ -151,6 +151,7 @@ impl Instance {
         failure: Option<live::Failure>,
     ) -> (wasmtime::Result<Answer>, Option<Call>) {
         self.store.data_mut().call = Some(call);
+        self.store.data_mut().in_task = matches!(invocation, Invocation::Task { .. });
         self.store.data_mut().deadline = Instant::now() + deadline;
         // The epoch may have moved on while the instance was idle.
         self.store.set_epoch_deadline(1);

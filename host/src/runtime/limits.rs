@@ -11,6 +11,8 @@ use super::instance::Answer;
 pub const TRANSFER_BYTES_MAX: usize = 128 << 20;
 /// The same for an app.
 pub const APP_TRANSFER_BYTES_MAX: usize = 16 << 20;
+/// Idle instances of the app of one mount.
+pub const IDLE_APPS_MAX: usize = 64;
 /// What one call may let out: frames, publications, keys, jobs, tasks, cut-offs, together.
 pub const EFFECTS_MAX: usize = 65_536;
 /// Their bytes, a response's and a new attachment's included.

@@ -82,6 +82,9 @@ pub const GUEST_COMPONENT: &[u8] = include_bytes!(env!("SYNCLINE_GUEST_COMPONENT
 /// The app component of a mount that names none.
 pub const EMPTY_APP_COMPONENT: &[u8] = include_bytes!(env!("SYNCLINE_EMPTY_APP_COMPONENT"));
 
+/// What apps act through, to be composed with them.
+pub const SERVICES_COMPONENT: &[u8] = include_bytes!(env!("SYNCLINE_SERVICES_COMPONENT"));
+
 /// Why the run time does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum RuntimeError {

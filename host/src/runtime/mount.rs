@@ -299,6 +299,8 @@ impl MountCore {
     /// Ends the mount: what was received is answered, then the sockets close.
     pub(crate) async fn stop(self: &Arc<Self>, drain_default: Duration) {
         self.stopping.store(true, Ordering::Relaxed);
+        // Whoever refreshes them ends.
+        self.documents.look_again();
         let deadline = Instant::now() + self.plan().drain_ms.map_or(drain_default, Duration::from_millis);
         let time = deadline.saturating_duration_since(Instant::now()).max(STOP_TIME_MIN).min(self.call_deadline());
         if let Ok(completed) = self.run(&Invocation::Stop, time).await {

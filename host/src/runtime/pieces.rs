@@ -32,6 +32,8 @@ pub(crate) struct Pieces {
     batches: mpsc::Receiver<Batch>,
     taken: VecDeque<Bytes>,
     ended: bool,
+    /// The maker is gone: with the next look it is over.
+    breaking: bool,
 }
 
 /// The right to hand over a batch.
@@ -46,7 +48,7 @@ impl Room<'_> {
 /// Both ends of a body. `cut` is told where the client does not take the end of it: whoever has its line cuts it.
 pub(crate) fn pieces(cut: Arc<Notify>) -> (Maker, Pieces) {
     let (sender, receiver) = mpsc::channel(1);
-    (Maker { batches: sender, cut }, Pieces { batches: receiver, taken: VecDeque::new(), ended: false })
+    (Maker { batches: sender, cut }, Pieces { batches: receiver, taken: VecDeque::new(), ended: false, breaking: false })
 }
 
 impl Maker {
@@ -93,6 +95,11 @@ impl Pieces {
             match ready!(self.batches.poll_recv(context)) {
                 Some(Batch::Bytes(pieces)) => self.taken.extend(pieces.into_iter().filter(|piece| !piece.is_empty())),
                 Some(Batch::End) => self.ended = true,
+                // Whoever sends writes out what it has before it learns of this.
+                None if !std::mem::replace(&mut self.breaking, true) => {
+                    context.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
                 None => {
                     self.ended = true;
                     return Poll::Ready(Some(Err(BrokenOff)));

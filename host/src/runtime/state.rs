@@ -11,7 +11,7 @@ use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use super::effect::Effect;
 use super::environment::{Environment, wasi_context};
 use super::gate::CallId;
-use super::imports::app::{App, AppInstance};
+use super::imports::app::App;
 use super::instance::Invocation;
 use super::limits::{self, HANDLES_MAX, Taken};
 use super::mount::MountCore;
@@ -19,7 +19,7 @@ use super::outbox::Post;
 use super::standard_error::StandardError;
 use crate::executor::{DatabaseName, Hold, Transaction};
 
-/// The store data of an instance of the logic.
+/// The store data of an instance of the logic, or of an app that the logic has called and that works on its call.
 pub struct State {
     wasi: WasiCtx,
     table: ResourceTable,
@@ -28,8 +28,8 @@ pub struct State {
     app_code: Option<Arc<App>>,
     /// The call under way; none between calls and while settings are checked.
     pub(crate) call: Option<Call>,
-    /// The instance of the app component, made when first called.
-    pub(crate) app: Option<AppInstance>,
+    /// It serves a task: apps may take as long as that.
+    pub(crate) in_task: bool,
     /// When whatever runs now must be over.
     pub(crate) deadline: Instant,
     /// Snapshots that the instance holds.
@@ -72,6 +72,8 @@ pub(crate) struct Call {
     pub(crate) hold: Option<Hold>,
     /// Keys that it set or deleted: it sees its own changes at once.
     pub(crate) overlay: HashMap<String, Option<Vec<u8>>>,
+    /// What its parts tell each other.
+    pub(crate) notes: HashMap<String, Vec<u8>>,
     /// How much it has let out.
     pub(crate) taken: Taken,
     /// Lines that it has logged.
@@ -94,6 +96,7 @@ impl Call {
             several_inputs: invocation.has_several_inputs(),
             hold: None,
             overlay: HashMap::new(),
+            notes: HashMap::new(),
             taken: Taken::default(),
             log_lines: 0,
         }
@@ -114,12 +117,31 @@ impl Call {
         self.bundles.last().map_or(0, Vec::len)
     }
 
+    /// How far it has come, to be compared later.
+    pub(crate) fn mark(&self) -> Mark {
+        Mark {
+            savepoint: self.root.as_ref().map(|root| root.savepoints.last().map_or(0, |(savepoint, _)| *savepoint)),
+            committed: self.committed,
+            bundles: self.bundles.len(),
+            effects: self.effect_count(),
+        }
+    }
+
+    /// Undoes what was let out since a mark, as far as no transaction was committed since.
+    pub(crate) fn unsay_since(&mut self, mark: &Mark) {
+        if self.committed == mark.committed {
+            self.bundles.iter_mut().skip(mark.bundles).for_each(|bundle| bundle.retain(|effect| !effect.shares_fate()));
+            if let Some(bundle) = mark.bundles.checked_sub(1).and_then(|last| self.bundles.get_mut(last)) {
+                unsay(bundle, mark.effects);
+            }
+        }
+    }
+
     /// Undoes what was let out at the current place since there were so many effects, as far as it shares the fate of
     /// what was written.
     pub(crate) fn unsay(&mut self, effects_before: usize) {
         if let Some(bundle) = self.bundles.last_mut() {
-            let since = bundle.split_off(effects_before.min(bundle.len()));
-            bundle.extend(since.into_iter().filter(|effect| !effect.shares_fate()));
+            unsay(bundle, effects_before);
         }
     }
 
@@ -140,6 +162,20 @@ impl Call {
     }
 }
 
+fn unsay(bundle: &mut Vec<Effect>, effects_before: usize) {
+    let since = bundle.split_off(effects_before.min(bundle.len()));
+    bundle.extend(since.into_iter().filter(|effect| !effect.shares_fate()));
+}
+
+/// How far a call had come.
+pub(crate) struct Mark {
+    /// The last savepoint of the root transaction (0: it had none); none: no transaction was open.
+    pub(crate) savepoint: Option<u32>,
+    committed: u32,
+    bundles: usize,
+    effects: usize,
+}
+
 impl State {
     /// The data of a new store.
     pub(crate) fn new(mount: Arc<MountCore>, app: Arc<App>, memory_bytes: usize) -> Self {
@@ -157,11 +193,17 @@ impl State {
             mount: None,
             app_code: None,
             call: None,
-            app: None,
+            in_task: false,
             deadline: Instant::now(),
             snapshots: 0,
             standard_error,
         }
+    }
+
+    /// Hands mount and call over to the store of an app that the call calls, or takes them back from it.
+    pub(crate) fn hand_over(&mut self, other: &mut State) {
+        std::mem::swap(&mut self.mount, &mut other.mount);
+        std::mem::swap(&mut self.call, &mut other.call);
     }
 
     /// The instance serves a mount from now on, or none.
@@ -204,61 +246,14 @@ impl WasiView for State {
     }
 }
 
-/// The store data of an instance of an app component.
-pub struct AppState {
-    wasi: WasiCtx,
-    table: ResourceTable,
-    limits: MemoryLimit,
-    pub(crate) deadline: Instant,
-    pub(crate) standard_error: StandardError,
-}
-
-impl AppState {
-    pub(crate) fn new(environment: &Arc<dyn Environment>, memory_bytes: usize) -> Self {
-        let standard_error = StandardError::default();
-        let (wasi, limits) = (wasi_context(environment, &standard_error), MemoryLimit::new(memory_bytes));
-        Self { wasi, table: resource_table(), limits, deadline: Instant::now(), standard_error }
-    }
-}
-
-impl WasiView for AppState {
-    fn ctx(&mut self) -> WasiCtxView<'_> {
-        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
-    }
-}
-
-/// A deadline and limits that a store is held to.
-pub(crate) trait Bounded: Send + 'static {
-    fn deadline(&self) -> Instant;
-    fn limits(&mut self) -> &mut MemoryLimit;
-}
-
-impl Bounded for State {
-    fn deadline(&self) -> Instant {
-        self.deadline
-    }
-    fn limits(&mut self) -> &mut MemoryLimit {
-        &mut self.limits
-    }
-}
-
-impl Bounded for AppState {
-    fn deadline(&self) -> Instant {
-        self.deadline
-    }
-    fn limits(&mut self) -> &mut MemoryLimit {
-        &mut self.limits
-    }
-}
-
 /// Makes a store keep its limits: memory, what is handed over at once, and a deadline that is looked at with every tick of the epoch. In between
 /// a busy call lets others run.
-pub(crate) fn bound<T: Bounded>(store: &mut Store<T>, transfer_bytes_max: usize) {
-    store.limiter(|state| state.limits());
+pub(crate) fn bound(store: &mut Store<State>, transfer_bytes_max: usize) {
+    store.limiter(|state| &mut state.limits);
     store.set_hostcall_fuel(transfer_bytes_max);
     store.set_epoch_deadline(1);
-    store.epoch_deadline_callback(|context: StoreContextMut<'_, T>| {
-        if Instant::now() >= context.data().deadline() {
+    store.epoch_deadline_callback(|context: StoreContextMut<'_, State>| {
+        if Instant::now() >= context.data().deadline {
             Ok(UpdateDeadline::Interrupt)
         } else {
             Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))

@@ -140,7 +140,7 @@ async fn wrong_configurations_name_what_is_wrong() {
 async fn wrong_settings_are_all_named_by_their_keys() {
     let data = data_folder();
     let settings = json!({
-        "pth": "/x", "path": "relative", "auto_create": 3, "access": "everybody", "broadcast_access": "app",
+        "pth": "/x", "path": "relative", "auto_create": 3, "access": "everybody", "broadcast_access": "nobody",
         "policy": [{"session_keys": "x", "documents": ["*"], "actions": ["fly"], "colour": 1}],
         "max_updates_per_snapshot": "many", "additional_public_data": {"snapshot": {"title": "text"}, "updates": {}},
         "deny_ephemeral": "perhaps", "on_broadcast_denied": "loud", "verify": {"signatures": "yes", "parent_proof": "maybe", "x": 1},

@@ -1,6 +1,7 @@
 //! What the built components ask their host for.
 
-use syncline::runtime::{EMPTY_APP_COMPONENT, GUEST_COMPONENT};
+use syncline::compose;
+use syncline::runtime::{EMPTY_APP_COMPONENT, GUEST_COMPONENT, SERVICES_COMPONENT};
 use wasmparser::{Parser, Payload, Validator};
 
 /// Packages and interfaces that a host without network and files can give.
@@ -35,6 +36,26 @@ fn the_component_asks_for_nothing_but_its_host_and_a_clock() {
     assert_modest("the component", &imports);
     for interface in ["executor", "storage", "pubsub"] {
         assert!(imports.iter().any(|import| import.starts_with(&format!("syncline:host/{interface}@"))), "{interface} in {imports:?}");
+    }
+}
+
+#[test]
+fn services_ask_for_no_app() {
+    let imports = imports(SERVICES_COMPONENT);
+    assert_modest("services", &imports);
+    assert!(!imports.iter().any(|import| import.starts_with("syncline:app/")), "{imports:?}");
+}
+
+#[test]
+fn what_is_composed_asks_for_nothing_but_a_host() {
+    let app = std::fs::read(env!("SYNCLINE_SECSYNC_APP")).expect("the tests' app was built");
+    for (what, composed) in [
+        ("the app", compose::with_services(&app).expect("it fits").into_owned()),
+        ("the whole", compose::whole(Some(&app)).expect("it fits")),
+    ] {
+        let imports = imports(&composed);
+        assert_modest(what, &imports);
+        assert!(!imports.iter().any(|import| import.starts_with("syncline:app/")), "{what} imports {imports:?}");
     }
 }
 

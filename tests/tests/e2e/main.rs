@@ -1,9 +1,11 @@
 //! End to end: a client on one side of a socket, the shipped component in the real host on the other.
 //!
 //! `bad_input` holds what must be refused or ignored, `protocol` what must work, `server` what is around the protocols,
-//! `plasma` that protocol, `tls` what is encrypted on the way, `hostile` clients that mean harm, `cli` the command,
+//! `plasma` that protocol, `tls` what is encrypted on the way, `hostile` clients that mean harm, `apps` what users write
+//! themselves, `cli` the command,
 //! `operations` what whoever runs the server does, `executors` and `postgres` databases, `component` what the component may ask its host for.
 
+mod apps;
 mod bad_input;
 mod cli;
 mod component;

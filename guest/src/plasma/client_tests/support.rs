@@ -268,29 +268,29 @@ impl Server {
                 line.close = outcome.close;
             }
         }
-        let mut topics = self.host.pubsub.topics.borrow_mut();
+        let mut subscriptions = self.host.pubsub.subscriptions.borrow_mut();
         for (topic, cursor) in outcome.cursors {
-            if let Some(subscription) = topics.get_mut(&(topic, id)) {
+            if let Some(subscription) = subscriptions.get_mut(&(id, topic)) {
                 subscription.cursor = Some(cursor);
             }
         }
-        drop(topics);
+        drop(subscriptions);
         self.end_if_closed(id);
         self.settle();
     }
 
     fn end_if_closed(&self, id: ConnectionId) {
         if self.lines.borrow()[&id].close.is_some() {
-            self.host.pubsub.topics.borrow_mut().retain(|(_, connection), _| *connection != id);
+            self.host.pubsub.subscriptions.borrow_mut().retain(|(connection, _), _| *connection != id);
             let connection = self.connection(id);
             self.mount.closed(self.imports(), connection, 1006);
         }
     }
 
     fn connection(&self, id: ConnectionId) -> Connection {
-        let topics = self.host.pubsub.topics.borrow();
-        let cursors = topics.iter().filter(|((_, connection), _)| *connection == id);
-        let cursors = cursors.filter_map(|((topic, _), subscription)| Some((topic.clone(), subscription.cursor?))).collect();
+        let subscriptions = self.host.pubsub.subscriptions.borrow();
+        let cursors = subscriptions.iter().filter(|((connection, _), _)| *connection == id);
+        let cursors = cursors.filter_map(|((_, topic), subscription)| Some((topic.clone(), subscription.cursor?))).collect();
         Connection { id, attachment: self.lines.borrow()[&id].attachment.clone(), cursors, failure: None }
     }
 
@@ -311,8 +311,8 @@ impl Server {
     }
 
     fn fan_out(&self, publication: &Publication) {
-        let topics = self.host.pubsub.topics.borrow().clone();
-        for ((_, id), subscription) in topics.into_iter().filter(|((topic, _), _)| *topic == publication.topic) {
+        let subscriptions = self.host.pubsub.subscriptions.borrow().clone();
+        for ((id, _), subscription) in subscriptions.into_iter().filter(|((_, topic), _)| *topic == publication.topic) {
             let covered = |line: &Line| {
                 publication.order.as_ref().is_some_and(|order| line.seen.get(&order.key).is_some_and(|seen| order.sequence <= *seen))
             };
@@ -345,8 +345,8 @@ impl Server {
             let whole: Vec<u8> =
                 template.parts.iter().flat_map(|part| if let Part::Bytes(bytes) = part { bytes.clone() } else { Vec::new() }).collect();
             if let Some(after) = template.cursor_after {
-                let mut topics = self.host.pubsub.topics.borrow_mut();
-                topics.get_mut(&(publication.topic.clone(), id)).unwrap().cursor = Some(after);
+                let mut subscriptions = self.host.pubsub.subscriptions.borrow_mut();
+                subscriptions.get_mut(&(id, publication.topic.clone())).unwrap().cursor = Some(after);
             }
             let mut lines = self.lines.borrow_mut();
             let line = lines.get_mut(&id).unwrap();

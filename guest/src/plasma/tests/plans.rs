@@ -32,3 +32,19 @@ fn pushes_and_pulls_find_every_row_by_a_key() {
         }
     }
 }
+
+#[test]
+fn compaction_and_expiry_remove_by_key() {
+    let world = World::with(crate::plasma::engine::EngineOptions { client_group_ttl_ms: 10, ..Default::default() });
+    for id in 1..4 {
+        world.push("alice", "ga", &[("c1", id, "inc", json!({"id": "k"}))]);
+    }
+    world.host.executor.texts.borrow_mut().clear();
+    world.compact(crate::plasma::compaction::CompactUpTo::Before(2_000_000));
+    world.host.now_ms.set(2_000_000);
+    world.engine.expire(world.host.imports(), None).unwrap();
+    for text in world.host.executor.texts.borrow().iter().filter(|text| text.starts_with("DELETE") || text.starts_with("UPDATE")) {
+        let plan = world.host.plan(text);
+        assert!(!plan.iter().any(|step| step.starts_with("SCAN t_")), "{plan:#?}\n{text}");
+    }
+}

@@ -1,6 +1,7 @@
 //! The rows of docs/protocols/secsync.md, told as stories.
 
 mod access;
+mod app;
 mod bad_input;
 mod connecting;
 mod failures;

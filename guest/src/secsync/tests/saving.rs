@@ -245,7 +245,7 @@ struct UpgradeStart {
 fn upgrade_start(host: &TestHost) -> UpgradeStart {
     let head = TestHost::head("/secsync/doc", "sessionKey=k");
     let crate::registry::UpgradeResult::Accept(accept) = host.mount().upgrade(host.imports(), 99, head) else { panic!("refused") };
-    host.pubsub.subscriptions.borrow_mut().remove(&99);
+    host.pubsub.subscriptions.borrow_mut().retain(|(id, _), _| *id != 99);
     UpgradeStart { seen: accept.start.seen }
 }
 

@@ -86,11 +86,12 @@ fn mistakes_are_all_named_by_their_keys() {
 }
 
 #[test]
-fn app_access_says_what_it_needs() {
-    for key in ["access", "broadcast_access"] {
-        let found = problems(json!({key: "app"}));
-        assert!(found.len() == 1 && found[0].starts_with(key) && found[0].contains("app component"), "{found:?}");
-    }
+fn access_by_the_app_needs_no_policy() {
+    let warnings = |settings: Json| registry::check("secsync", &settings.to_string()).unwrap().warnings;
+    let settings =
+        json!({"path": "/x", "access": "app", "broadcast_access": "app", "on_broadcast_denied": "close", "deny_ephemeral": "drop"});
+    assert_eq!(warnings(settings), Vec::<String>::new());
+    assert_eq!(warnings(json!({"access": "app", "policy": []})).len(), 1);
 }
 
 #[test]

@@ -16,6 +16,8 @@ pub(super) struct SqliteTransaction {
     turn: Turn,
     /// From here on nothing but rolling back works.
     end: Instant,
+    /// When the clock was stopped; none: it runs.
+    stopped_at: Option<Instant>,
     /// Open savepoints, rising.
     savepoints: Vec<u32>,
     savepoint_next: u32,
@@ -29,7 +31,7 @@ impl SqliteTransaction {
     /// Begins the transaction of a turn.
     pub(super) fn begin(turn: Turn, open_max: Option<Duration>) -> Result<Self, ExecutorError> {
         let end = Instant::now() + open_max.unwrap_or(Duration::from_millis(turn.file.settings.transaction_ms_max));
-        let mut transaction = Self { turn, end, savepoints: Vec::new(), savepoint_next: 1, lost: None, ending: None };
+        let mut transaction = Self { turn, end, stopped_at: None, savepoints: Vec::new(), savepoint_next: 1, lost: None, ending: None };
         if let Err(error) = transaction.own("SAVEPOINT turn") {
             // Not begun, so there is nothing to roll back to; but what is left must be still a transaction.
             let whole = transaction.link().is_ok_and(|link| !link.is_autocommit());
@@ -67,7 +69,7 @@ impl SqliteTransaction {
         if let Some(error) = &self.lost {
             return Err(error.clone());
         }
-        if Instant::now() >= self.end {
+        if self.stopped_at.is_none() && Instant::now() >= self.end {
             return Err(ExecutorError::Limit("time of an open transaction".to_owned()));
         }
         Ok(())
@@ -100,7 +102,7 @@ impl Transaction for SqliteTransaction {
         self.check()?;
         let file = &self.turn.file;
         let statement_end = Instant::now() + Duration::from_millis(file.settings.statement_ms_max);
-        let budget = Budget { statement_end, read_end: Some(self.end) };
+        let budget = Budget { statement_end, read_end: self.stopped_at.is_none().then_some(self.end) };
         let limits = file.result_limits();
         let result = self
             .link()?
@@ -129,6 +131,17 @@ impl Transaction for SqliteTransaction {
         self.check()?;
         self.keep_up_to(savepoint)?;
         self.own(&format!("ROLLBACK TO s{savepoint}"))
+    }
+
+    fn stop_clock(&mut self, stopped: bool) {
+        match (stopped, self.stopped_at) {
+            (true, None) => self.stopped_at = Some(Instant::now()),
+            (false, Some(since)) => {
+                self.end += since.elapsed();
+                self.stopped_at = None;
+            }
+            (true, Some(_)) | (false, None) => {}
+        }
     }
 
     async fn commit(mut self: Box<Self>, ended: Ended<'_>) -> Result<(), ExecutorError> {

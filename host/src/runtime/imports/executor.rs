@@ -299,7 +299,7 @@ impl State {
     }
 
     /// Forgets a savepoint and those after it, and keeps what was done since.
-    async fn keep_since(&mut self, savepoint: u32) -> Result<(), Error> {
+    pub(super) async fn keep_since(&mut self, savepoint: u32) -> Result<(), Error> {
         let root = self.root()?;
         match root.transaction.release(savepoint).await {
             Ok(()) => {
@@ -311,7 +311,7 @@ impl State {
     }
 
     /// Undoes what was written since a savepoint, and what was let out for it.
-    async fn undo_since(&mut self, savepoint: u32) -> Result<(), Error> {
+    pub(super) async fn undo_since(&mut self, savepoint: u32) -> Result<(), Error> {
         let root = self.root()?;
         if let Err(error) = root.transaction.rollback_to(savepoint).await {
             return Err(self.noted(error));

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use crate::runtime::bindings::guest::syncline::host::storage::{ByteRange, Error, Host, ObjectInfo};
 use crate::runtime::effect::{Deferred, Effect};
-use crate::runtime::limits::{LISTED_MAX, TRANSFER_BYTES_MAX};
+use crate::runtime::limits::{LISTED_MAX, TRANSFER_BYTES_MAX, Weight};
 use crate::runtime::state::State;
 use crate::storage::{self, StorageError};
 
@@ -45,6 +45,17 @@ impl Host for State {
             return Ok(Err(too_long_a_list()));
         }
         Ok(self.mount()?.storage.keyvalue.keys(&self.mount()?.name, &prefix, after.as_deref(), limit).await.map_err(Error::from))
+    }
+
+    async fn note(&mut self, key: String, value: Vec<u8>) -> wasmtime::Result<()> {
+        let call = self.call()?;
+        call.taken.add(Weight { pieces: 1, bytes: key.len() + value.len() })?;
+        call.notes.insert(key, value);
+        Ok(())
+    }
+
+    async fn noted(&mut self, key: String) -> wasmtime::Result<Option<Vec<u8>>> {
+        Ok(self.call()?.notes.get(&key).cloned())
     }
 
     async fn head_object(&mut self, key: String) -> wasmtime::Result<Result<ObjectInfo, Error>> {

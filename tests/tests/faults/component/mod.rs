@@ -50,7 +50,7 @@ fn mount(settings: Value, app: Option<&str>) -> MountSettings {
 fn setup(settings: Value, app: Option<&str>) -> Setup {
     let defaults = Setup::default();
     let engine = EngineSettings { instance_memory_bytes: 64 << 20, ..EngineSettings::default() };
-    let runtime = RuntimeSettings { engine, app_call_ms: 300, ..defaults.runtime };
+    let runtime = RuntimeSettings { engine, ..defaults.runtime };
     Setup { component: FAULTY.to_vec(), mounts: vec![mount(settings, app)], runtime, ..Setup::default() }
 }
 

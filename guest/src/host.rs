@@ -1,8 +1,9 @@
-//! The traits of `syncline_guest::imports` over the imports of the contract.
+//! The traits of [`crate::imports`] over the imports of the contract, for the components made of this library. Outside a
+//! component these functions do not work.
 
-use syncline_guest::contract::syncline::app::app;
-use syncline_guest::contract::syncline::host::{effects, executor, pubsub, storage};
-use syncline_guest::imports::{
+use crate::contract::syncline::app::app;
+use crate::contract::syncline::host::{effects, executor, pubsub, storage};
+use crate::imports::{
     App, AppFailure, ByteRange, Caller, ConnectionId, DatabaseInfo, Effects, Executor, Frame, Identity, Imports, Level, Member, Metric,
     ObjectInfo, OutboundPost, PubSub, Publication, Query, Reply, RouteRequest, RouteResponse, RowSet, Snapshot, SqlError, Statement,
     Storage, StorageError, Subscription, Transaction, Verdict,
@@ -11,9 +12,10 @@ use syncline_guest::imports::{
 /// The imports as this instance has them.
 pub struct Host;
 
-/// The imports for one call.
-pub fn imports() -> Imports<'static> {
-    Imports { executor: &Host, storage: &Host, pubsub: &Host, effects: &Host, app: &Host, now_ms: now_ms() }
+/// The imports for one call. `app` is [`Host`] itself in the logic, and nothing in services, which must not import the app
+/// that imports them.
+pub fn imports(app: &'static dyn App) -> Imports<'static> {
+    Imports { executor: &Host, storage: &Host, pubsub: &Host, effects: &Host, app, now_ms: now_ms() }
 }
 
 fn now_ms() -> u64 {
@@ -111,6 +113,12 @@ impl Storage for Host {
     }
     fn keys(&self, prefix: &str, after: Option<&str>, limit: u32) -> Result<Vec<String>, StorageError> {
         storage::keys(prefix, after, limit)
+    }
+    fn note(&self, key: &str, value: &[u8]) {
+        storage::note(key, value);
+    }
+    fn noted(&self, key: &str) -> Option<Vec<u8>> {
+        storage::noted(key)
     }
     fn head_object(&self, key: &str) -> Result<ObjectInfo, StorageError> {
         storage::head_object(key)
