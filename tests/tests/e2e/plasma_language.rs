@@ -14,6 +14,8 @@ use syncline_tests::scale;
 
 /// Queries of each case.
 const QUERIES: u32 = 20;
+/// Limits of time are not what is tested here.
+const PATIENCE_MS: u64 = 60_000;
 
 /// Nothing is committed, so nothing is told.
 struct NobodyWaits;
@@ -25,14 +27,17 @@ impl GroupObserver for NobodyWaits {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn random_queries_give_in_sqlite_what_they_give_in_memory() {
     let folder = tempfile::tempdir().expect("a folder");
-    let executor = SqliteExecutor::start(SqliteSettings::new(folder.path())).await.expect("a folder of ours");
+    let settings = SqliteSettings { transaction_ms_max: PATIENCE_MS, ..SqliteSettings::new(folder.path()) };
+    let executor = SqliteExecutor::start(settings).await.expect("a folder of ours");
     queries_give_what_they_give_in_memory(Arc::new(executor), Dialect::Sqlite).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn random_queries_give_in_postgres_what_they_give_in_memory() {
     let schemas = PostgresSchemas::new().await;
-    let settings = PostgresSettings::new(PostgresAddress::parse(schemas.url()).expect("an address"));
+    let address = PostgresAddress::parse(schemas.url()).expect("an address");
+    // One transaction holds a whole case, and nothing is known of its tables when its queries are planned.
+    let settings = PostgresSettings { transaction_ms_max: PATIENCE_MS, statement_ms_max: PATIENCE_MS, ..PostgresSettings::new(address) };
     let executor = PostgresExecutor::start(settings).await.expect("the server is there");
     queries_give_what_they_give_in_memory(Arc::new(executor), Dialect::Postgres).await;
 }

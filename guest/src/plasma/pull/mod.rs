@@ -148,8 +148,8 @@ impl Engine {
         let mut statements = vec![clients::touch_group(sql, group_id, &caller.user_id, imports.now_ms)];
         let known = group.as_ref().and_then(|group| group.context_digest.as_deref());
         if known != Some(&caller.context_digest) {
-            // A group that never pulled has no cookie that could be wrong.
-            let first = known.is_none() && request.cookie == Cookie::Null;
+            // A group that never pulled was never shown anything under another one.
+            let first = known.is_none();
             let reset_version = if first { 0 } else { head.version + 1 };
             statements.push(clients::set_context(sql, group_id, &caller.context_digest, reset_version));
             if !first {

@@ -106,7 +106,7 @@ async fn rows_are_checked_against_schema_and_rights() {
         (mutation("c2", 2, "createTodo", json!({"id": "t", "title": 5})), "Error", Some("column title expects text")),
         (mutation("c2", 3, "createTodo", json!({"id": "t"})), "Error", Some("column title is not nullable")),
         (mutation("c2", 4, "__proto__", json!({})), "Error", Some("unknown mutator: __proto__")),
-        (mutation("c2", 5, "setTitle", json!({"id": "gone", "title": "x"})), "Error", Some("row not found: gone")),
+        (mutation("c2", 5, "setTitle", json!({"id": "gone", "title": "x"})), "Error", Some("row not found: todos/gone")),
         (mutation("c2", 6, "inc", json!({"id": "k", "by": "much"})), "Error", Some("add expects numbers")),
     ];
     for (mutation, name, message) in cases {
