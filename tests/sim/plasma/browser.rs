@@ -17,6 +17,8 @@ pub struct Browser {
     pub group: String,
     /// As whom it asks.
     pub caller: Caller,
+    /// Its connections say which group they are of. Others hear of further pages while none of the group does.
+    pub names_group: bool,
     /// By client and number.
     pub pending: BTreeMap<String, BTreeMap<u64, Mutation>>,
     /// Clients whose tab is open.
@@ -25,11 +27,11 @@ pub struct Browser {
 
 impl Browser {
     /// A new group of a user.
-    pub fn new(caller: Caller, history: &mut History) -> Arc<Mutex<Self>> {
+    pub fn new(caller: Caller, names_group: bool, history: &mut History) -> Arc<Mutex<Self>> {
         let group = format!("g{}", history.groups.len() + 1);
         let known = Group { user: caller.user, known: false, forgotten: false, switched: false };
         history.groups.insert(group.clone(), known);
-        Arc::new(Mutex::new(Self { group, caller, pending: BTreeMap::new(), open: BTreeSet::new() }))
+        Arc::new(Mutex::new(Self { group, caller, names_group, pending: BTreeMap::new(), open: BTreeSet::new() }))
     }
 
     /// The value of `Authorization`.

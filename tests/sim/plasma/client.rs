@@ -21,8 +21,8 @@ use super::wire::{Told, head, told_by_events, told_by_socket};
 use crate::engine::model::{Answer, ClientModel, Dial, Line};
 
 /// Close codes and statuses that a client meets that does nothing wrong: stopping, restarting, idle and slow while it does not
-/// read, ended or broken off; away.
-const CODES: [u16; 7] = [1000, 1001, 1006, 1012, 4408, 4429, 503];
+/// read, ended or broken off; away, and away where an upgrade was asked for.
+const CODES: [u16; 8] = [1000, 1001, 1006, 1012, 4408, 4429, 503, 500];
 
 /// How a client listens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,9 +155,12 @@ impl PlasmaClient {
 
     /// The group is lost, with all that was not confirmed: a new one.
     pub(super) fn begin_anew(&mut self, line: &mut Line<'_>) {
-        let caller = self.browser.lock().caller.clone();
-        self.browser.lock().open.remove(&self.tab.id);
-        self.browser = Browser::new(caller, &mut self.history.lock());
+        let (caller, names_group) = {
+            let mut browser = self.browser.lock();
+            browser.open.remove(&self.tab.id);
+            (browser.caller.clone(), browser.names_group)
+        };
+        self.browser = Browser::new(caller, names_group, &mut self.history.lock());
         self.tabs += 1;
         let id = format!("c{}-{}", self.number, self.tabs);
         self.browser.lock().open.insert(id.clone());
@@ -257,8 +260,7 @@ impl ClientModel for PlasmaClient {
         self.greeted = false;
         self.connected_tab = self.tabs;
         let browser = self.browser.lock();
-        // Who named no group hears pokes for all groups of its user.
-        let named = self.listening == Listening::Changes || line.random.random_bool(0.8);
+        let named = self.listening == Listening::Changes || browser.names_group;
         let mut query = if named { format!("clientGroupID={}", browser.group) } else { String::new() };
         if self.listening == Listening::Changes {
             query += &format!("&mode=data&cookie={}", percent_encode(&self.tab.replica.cookie.to_string()));

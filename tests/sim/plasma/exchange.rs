@@ -219,7 +219,7 @@ impl PlasmaClient {
         }
         let mut history = self.history.lock();
         for (client, last) in body["lastMutationIDChanges"].as_object().into_iter().flatten() {
-            if last.as_u64().is_none_or(|last| history.processed(client, last).is_none()) {
+            if last.as_u64().is_none_or(|last| last > 0 && history.processed(client, last).is_none()) {
                 line.violation(format!("{client} is told that {last} is processed, and that is not durable"));
             }
         }
@@ -267,8 +267,8 @@ impl PlasmaClient {
             (browser.group.clone(), browser.caller.clone())
         };
         let mut answer = changes["pullResponse"].clone();
-        // It does not say; an object is the cookie of somebody who is on the way.
-        answer["hasMore"] = answer["cookie"].is_object().into();
+        // It does not say. Who has the newest version there is has all of it.
+        answer["hasMore"] = (answer["cookie"].as_u64() != Some(self.history.lock().version)).into();
         self.take_in(&group, &caller, answer, line);
     }
 
@@ -288,7 +288,7 @@ impl PlasmaClient {
         line.note(format!("{cleared}puts {put} and deletes {deleted} rows: {cookie}{more}"));
         self.tab.caught_up = !pulled.has_more;
         let mut history = self.history.lock();
-        if let Err(wrong) = history.check_replica(group, caller, &self.tab.replica, !pulled.has_more) {
+        if let Err(wrong) = history.check_replica(group, caller, (&self.tab.replica, &answer["lastMutationIDChanges"]), !pulled.has_more) {
             line.violation(format!("after {before} → {cookie}: {wrong}"));
         }
         if pulled.cleared && !before.is_null() && history.cause_of_reset(group, &before).is_none() {

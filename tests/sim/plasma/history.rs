@@ -110,13 +110,20 @@ impl History {
         self.groups.get(group).is_some_and(|group| group.forgotten)
     }
 
-    /// What is wrong with an answer that a replica of a group has taken in: `at_end`, and nothing more follows.
-    pub fn check_replica(&self, group: &str, caller: &Caller, replica: &Replica, at_end: bool) -> Result<(), String> {
+    /// What is wrong with an answer that a replica of a group has taken in: `confirmed` is what it confirmed; `at_end`, and
+    /// nothing more follows.
+    pub fn check_replica(
+        &self,
+        group: &str,
+        caller: &Caller,
+        (replica, confirmed): (&Replica, &Value),
+        at_end: bool,
+    ) -> Result<(), String> {
         let Some(Reached { version, .. }) = reached(&replica.cookie) else { return Err(format!("no cookie: {}", replica.cookie)) };
         if version > self.version {
             return Err(format!("the cookie {} is above version {}, the newest that is durable", replica.cookie, self.version));
         }
-        self.check_ids(group, replica, version, at_end)?;
+        self.check_ids(group, (replica, confirmed), version, at_end)?;
         let Some(rows) = self.versions.get(&version).filter(|_| at_end) else { return Ok(()) };
         let mut expected = rows.visible(caller);
         for (key, row) in &replica.rows {
@@ -133,17 +140,19 @@ impl History {
     }
 
     /// A confirmed mutation is never ahead of the data; and where nothing more follows, all of them are confirmed.
-    fn check_ids(&self, group: &str, replica: &Replica, version: u64, at_end: bool) -> Result<(), String> {
+    fn check_ids(&self, group: &str, (replica, confirmed): (&Replica, &Value), version: u64, at_end: bool) -> Result<(), String> {
         let exact = at_end && !self.is_in_gap(version);
         if self.is_forgotten(group) {
             return Ok(());
         }
-        for (client, id) in &replica.last_mutation_ids {
+        // What was confirmed before a load began anew stays so.
+        for (client, id) in confirmed.as_object().into_iter().flatten() {
+            let id = id.as_u64().unwrap_or(0);
             match self.logs.get(client) {
                 Some(log) if log.group != group => return Err(format!("{client} is of another group")),
-                Some(log) if log.of(*id).is_some_and(|(processed, _)| *processed <= version || self.is_in_gap(version)) => {}
+                Some(log) if log.of(id).is_some_and(|(processed, _)| *processed <= version || self.is_in_gap(version)) => {}
                 log => {
-                    let processed = log.and_then(|log| log.of(*id)).map(|(processed, _)| processed);
+                    let processed = log.and_then(|log| log.of(id)).map(|(processed, _)| processed);
                     return Err(format!("mutation {id} of {client} is confirmed at version {version}, and its own is {processed:?}"));
                 }
             }

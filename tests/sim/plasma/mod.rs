@@ -169,7 +169,7 @@ impl ProtocolModel for PlasmaModel {
                 browsers[self.random.random_range(0..browsers.len())].clone()
             } else {
                 let caller = Caller { user: USERS[self.random.random_range(0..USERS.len())], is_admin: self.random.random_bool(0.1) };
-                Browser::new(caller, &mut self.history.lock())
+                Browser::new(caller, self.random.random_bool(0.8), &mut self.history.lock())
             };
             browsers.push(browser.clone());
             let client = PlasmaClient::new(number, self.habits.clone(), browser, self.history.clone(), &mut self.random);

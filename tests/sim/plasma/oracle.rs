@@ -6,11 +6,14 @@ use std::path::Path;
 use rusqlite::{Connection, OpenFlags};
 
 use super::history::History;
+use super::mutations::Mutation;
+use super::rows::Rows;
 
 /// What is wrong, one line each.
 pub fn check(history: &History, file: &Path, clients: usize) -> Vec<String> {
     let mut wrong = Vec::new();
-    if let Err(error) = check_file(file) {
+    let rows = history.versions.get(&history.version).cloned().unwrap_or_default();
+    if let Err(error) = check_file(file, &rows) {
         wrong.push(format!("the database: {error}"));
     }
     check_counters(history, &mut wrong);
@@ -19,13 +22,19 @@ pub fn check(history: &History, file: &Path, clients: usize) -> Vec<String> {
     wrong
 }
 
-fn check_file(file: &Path) -> anyhow::Result<()> {
+fn check_file(file: &Path, rows: &Rows) -> anyhow::Result<()> {
     let database = Connection::open_with_flags(file, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     let intact: String = database.query_row("PRAGMA integrity_check", [], |row| row.get(0))?;
     anyhow::ensure!(intact == "ok", "{intact}");
-    let newest = "SELECT count(*) FROM (SELECT 1 FROM _plasma_changes GROUP BY tbl, pk HAVING sum(newest) <> 1)";
-    let unmarked: i64 = database.query_row(newest, [], |row| row.get(0))?;
-    anyhow::ensure!(unmarked == 0, "{unmarked} rows have not one newest entry in the log");
+    let doubled = "SELECT count(*) FROM (SELECT 1 FROM _plasma_changes GROUP BY tbl, pk HAVING sum(newest) > 1)";
+    let doubled: i64 = database.query_row(doubled, [], |row| row.get(0))?;
+    anyhow::ensure!(doubled == 0, "{doubled} rows have more than one newest entry in the log");
+    // Without an entry a row would never come in a first load.
+    let (newest, present): (i64, usize) = (
+        database.query_row("SELECT count(*) FROM _plasma_changes WHERE newest = 1 AND op = 'put'", [], |row| row.get(0))?,
+        rows.iter().count(),
+    );
+    anyhow::ensure!(usize::try_from(newest) == Ok(present), "{newest} rows have a newest entry in the log, and {present} are there");
     Ok(())
 }
 
@@ -37,7 +46,7 @@ fn check_counters(history: &History, wrong: &mut Vec<String>) {
     }
     let Some(rows) = history.versions.get(&history.version) else { return };
     for (key, row) in rows.iter().filter(|(key, _)| key.starts_with("counters/") && !history.writes.contains_key(*key)) {
-        let counted = |mutation: &&super::mutations::Mutation| mutation.name == "inc" && mutation.args["id"] == row["id"];
+        let counted = |mutation: &&Mutation| mutation.name == "inc" && mutation.args["id"] == row["id"];
         let processed = history.mutations.values().filter(|mutation| history.processed(&mutation.client, mutation.id).is_some());
         let sum: i64 = processed.filter(counted).filter_map(|mutation| mutation.args["by"].as_i64()).sum();
         if row["n"] != sum {
