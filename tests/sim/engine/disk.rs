@@ -24,6 +24,7 @@ use tokio::runtime::Handle;
 #[cfg(doc)]
 use super::faults::Faults;
 use super::faults::up_to_ms;
+use super::model::Observer;
 use super::world::{End, World};
 
 /// What a disk writes whole or not at all.
@@ -42,6 +43,7 @@ pub struct Disk {
     folder: TempDir,
     /// The COMMIT that runs now becomes a rollback.
     losing: Arc<AtomicBool>,
+    observer: Mutex<Option<Observer>>,
     state: Mutex<State>,
 }
 
@@ -66,12 +68,12 @@ enum Fate {
 
 impl Disk {
     /// An empty disk; in memory where the system has a folder for that, since nothing here survives the test.
-    pub fn new(world: Arc<World>) -> io::Result<Arc<Self>> {
+    pub fn new(world: Arc<World>, observer: Option<Observer>) -> io::Result<Arc<Self>> {
         let memory = Path::new("/dev/shm");
         let folder = if memory.is_dir() { tempfile::tempdir_in(memory)? } else { tempfile::tempdir()? };
         let random = world.random(0xd15c);
         let state = State { random, left: None, earlier: None, flushes: 0 };
-        Ok(Arc::new(Self { world, folder, losing: Arc::default(), state: Mutex::new(state) }))
+        Ok(Arc::new(Self { world, folder, losing: Arc::default(), observer: Mutex::new(observer), state: Mutex::new(state) }))
     }
 
     /// The data folder.
@@ -170,7 +172,8 @@ impl Disk {
                 let torn = torn(&before, &self.files(), &mut self.state.lock().random);
                 return self.die(torn).await;
             }
-            Fate::Kept | Fate::Lost | Fate::CrashBefore => {}
+            Fate::Kept => self.observe(),
+            Fate::Lost | Fate::CrashBefore => {}
         }
         tokio::time::sleep(settle).await;
         tell();
@@ -182,6 +185,12 @@ impl Disk {
         self.state.lock().left.get_or_insert(left);
         self.world.end(End::Crash);
         std::future::pending().await
+    }
+
+    /// Shows what is durable to whoever follows it.
+    pub fn observe(&self) {
+        let Some(observer) = &mut *self.observer.lock() else { return };
+        observer(self.folder()).into_iter().for_each(|wrong| self.world.violated(wrong));
     }
 
     /// Takes the copy that a disk that lies goes back to.

@@ -52,6 +52,12 @@ pub struct Faults {
     pub stall_ms: u64,
     /// Mean time between two acts of a client.
     pub act_mean_ms: u64,
+    /// Requests that are lost on their way, on the way back, or given up meanwhile.
+    pub lost_requests: f64,
+    /// Requests that arrive twice, the second one perhaps much later.
+    pub doubled_requests: f64,
+    /// How much later.
+    pub doubled_ms: u64,
     /// Deliberate breach, for tests of the oracle: a crash takes the disk back to an earlier state, as if it had lied
     /// about its syncs.
     pub lying_disk: bool,
@@ -59,6 +65,10 @@ pub struct Faults {
     pub lost_frames: f64,
     /// Deliberate breach: frames to clients that arrive twice.
     pub doubled_frames: f64,
+    /// Deliberate breach: rows that are left out of what a client is told.
+    pub omitted_rows: f64,
+    /// Deliberate breach: requests that never arrive and are answered as if they had been carried out.
+    pub forged_answers: f64,
 }
 
 fn one_of<T: Copy>(random: &mut StdRng, choices: &[T]) -> T {
@@ -97,6 +107,9 @@ impl Faults {
             stall_mean_ms: time(random, 0.3, &[1_000, 5_000]),
             stall_ms: one_of(random, &[100, 2_000, 10_000]),
             act_mean_ms: one_of(random, &[4, 30, 150]),
+            lost_requests: kind(random, 0.5, &[0.02, 0.1, 0.3]),
+            doubled_requests: kind(random, 0.3, &[0.02, 0.2]),
+            doubled_ms: one_of(random, &[5, 300, 3_000]),
             ..Self::default()
         }
     }

@@ -5,6 +5,8 @@ pub mod faults;
 pub mod model;
 pub mod network;
 pub mod objects;
+pub mod requests;
+pub mod wire;
 pub mod world;
 
 use std::sync::Arc;
@@ -77,7 +79,7 @@ pub fn run(seed: u64, faults: Faults, printed: bool, make: impl FnOnce(&World) -
     let mut model = make(&world);
     let clients = model.clients().into_iter().enumerate().map(|(number, model)| Client::new(&world, number, model)).collect();
     let mut simulation = Simulation {
-        disk: Disk::new(world.clone())?,
+        disk: Disk::new(world.clone(), model.observer())?,
         storage: objects::storage(&world),
         mount: model.mount(),
         clients,
@@ -87,6 +89,7 @@ pub fn run(seed: u64, faults: Faults, printed: bool, make: impl FnOnce(&World) -
     simulation.world.note(format_args!("{}", serde_json::Value::Object(simulation.mount.settings.clone())));
     let lives = simulation.run()?;
     let Simulation { world, disk, storage, .. } = simulation;
+    disk.observe();
     if world.violations().is_empty() {
         model.check(disk.folder(), &storage).into_iter().for_each(|violation| world.violated(violation));
     }
@@ -121,6 +124,8 @@ impl Simulation {
     async fn life(&mut self, life: usize) -> anyhow::Result<Outcome> {
         self.world.begin_life();
         self.world.note(format_args!("life {life}"));
+        // A group that was written as the process died may be there.
+        self.disk.observe();
         let outcome = self.live().await?;
         if matches!(outcome, Outcome::Ended(End::Crash)) {
             self.disk.crash();

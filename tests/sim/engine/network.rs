@@ -1,5 +1,5 @@
 //! The simulated network: one task a client, which connects again and again, and carries frames with latency, in order,
-//! until the line is cut.
+//! until the line is cut. Requests beside the connection: `requests.rs`.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -9,32 +9,42 @@ use parking_lot::Mutex;
 use rand::RngExt as _;
 use rand::rngs::StdRng;
 use syncline::runtime::Runtime;
-use syncline::runtime::in_process::{ConnectError, ConnectRequest, InProcessSocket, SocketEvent};
+use syncline::runtime::in_process::SocketEvent;
 use syncline::runtime::queue::Frame;
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::faults::{around_ms, up_to_ms};
-use super::model::{ClientModel, Command, Line};
+use super::model::{ClientModel, Command, Dial, Line};
+use super::requests::Requests;
+use super::wire::{NotConnected, Wire, dial};
 use super::world::World;
 
 /// A client waits at most so long before it connects again.
 const RECONNECT_MS_MAX: u64 = 400;
 /// In calm times a client looks so often whether there is something to do.
 const CALM_ACT_MS: u64 = 50;
+/// Longer than any run.
+const NEVER: Duration = Duration::from_secs(1_000_000);
 
 /// A client with its end of the line. It outlives connections and lives of the server.
 pub struct Client {
-    name: String,
-    world: Arc<World>,
-    inner: Mutex<Inner>,
+    pub(super) name: String,
+    pub(super) world: Arc<World>,
+    pub(super) inner: Mutex<Inner>,
+    /// There is a new request.
+    pub(super) requested: Notify,
 }
 
-struct Inner {
+pub(super) struct Inner {
     model: Box<dyn ClientModel>,
     /// For the model.
     own_random: StdRng,
     /// For the line.
-    random: StdRng,
+    pub(super) random: StdRng,
+    pub(super) requests: Requests,
+    /// It makes do with requests.
+    needs_no_line: bool,
     connected: bool,
     /// From the client to the host.
     up: VecDeque<(Instant, Up)>,
@@ -69,32 +79,42 @@ impl Client {
         let purpose = 0xc000 + 2 * number as u64;
         let (own_random, random) = (world.random(purpose), world.random(purpose + 1));
         let (up, down) = (VecDeque::new(), VecDeque::new());
-        let inner = Mutex::new(Inner { model, own_random, random, connected: false, up, down, down_bytes: 0 });
-        Arc::new(Self { name: format!("client {number}"), world: world.clone(), inner })
+        let (requests, needs_no_line, connected) = (Requests::default(), false, false);
+        let inner = Inner { model, own_random, random, requests, needs_no_line, connected, up, down, down_bytes: 0 };
+        Arc::new(Self { name: format!("client {number}"), world: world.clone(), inner: Mutex::new(inner), requested: Notify::new() })
     }
 
     /// Whether it has nothing left to do and nothing is under way.
     pub fn is_settled(&self) -> bool {
         let inner = self.inner.lock();
-        inner.connected && inner.model.is_settled() && inner.up.is_empty() && inner.down.is_empty()
+        let idle = inner.up.is_empty() && inner.down.is_empty() && inner.requests.is_empty();
+        idle && (inner.connected || inner.needs_no_line) && inner.model.is_settled()
     }
 
-    /// Connects, again and again, until the life of the server ends.
+    /// Connects, again and again, and makes its requests, until the life of the server ends.
     pub async fn live(self: Arc<Self>, runtime: Arc<Runtime>, mount: String) {
+        tokio::join!(self.connections(&runtime, &mount), self.requests(&runtime, &mount));
+    }
+
+    async fn connections(&self, runtime: &Runtime, mount: &str) {
         loop {
             let wait = up_to_ms(&mut self.inner.lock().random, RECONNECT_MS_MAX);
             sleep(wait).await;
-            let request = self.ask(|model, line| model.connect(line));
-            let socket = match self.connect(&runtime, &mount, request).await {
-                Ok(socket) => socket,
+            let wire = self.ask(|model, line| model.connect(line));
+            if matches!(wire, Dial::Nothing) {
+                self.inner.lock().needs_no_line = true;
+                return;
+            }
+            let wire = match self.connect(runtime, mount, wire).await {
+                Ok(wire) => wire,
                 Err(code) => {
                     self.ask(|model, line| model.disconnected(code, line));
                     continue;
                 }
             };
-            let (socket, code) = self.carry(socket).await;
+            let (wire, code) = self.carry(wire).await;
             self.end(code);
-            self.let_go(socket);
+            self.let_go(wire);
         }
     }
 
@@ -116,6 +136,7 @@ impl Client {
         if self.inner.lock().connected {
             self.end(code);
         }
+        self.requests_crashed();
     }
 
     fn end(&self, code: Option<u16>) {
@@ -131,7 +152,7 @@ impl Client {
     }
 
     /// Lets the model do something; what it sends is on its way then.
-    fn ask<T>(&self, work: impl FnOnce(&mut dyn ClientModel, &mut Line<'_>) -> T) -> T {
+    pub(super) fn ask<T>(&self, work: impl FnOnce(&mut dyn ClientModel, &mut Line<'_>) -> T) -> T {
         let mut inner = self.inner.lock();
         let Inner { model, own_random, .. } = &mut *inner;
         let mut line = Line { random: own_random, calm: self.world.is_calm(), commands: Vec::new() };
@@ -140,6 +161,10 @@ impl Client {
         for command in commands {
             match command {
                 Command::Send(frame) => inner.send_up(Up::Frame(frame), &self.world),
+                Command::Request(request) => {
+                    inner.requests.ask(request);
+                    self.requested.notify_one();
+                }
                 Command::Leave => inner.send_up(Up::Close, &self.world),
                 Command::Note(what) => self.world.note(format_args!("{}: {what}", self.name)),
                 Command::Violation(what) => self.world.violated(format!("{}: {what}", self.name)),
@@ -152,8 +177,8 @@ impl Client {
         self.ask(|model, line| model.received(frame, line));
     }
 
-    /// The code of a close at once, none if the line was cut.
-    async fn connect(&self, runtime: &Runtime, mount: &str, request: ConnectRequest) -> Result<InProcessSocket, Option<u16>> {
+    /// The code of a close at once or the status of a refusal, none if the line was cut.
+    async fn connect(&self, runtime: &Runtime, mount: &str, wanted: Dial) -> Result<Wire, Option<u16>> {
         let (way, gives_up_after) = {
             let (faults, mut inner) = (&self.world.faults, self.inner.lock());
             let random = &mut inner.random;
@@ -161,7 +186,7 @@ impl Client {
             (up_to_ms(random, faults.latency_ms), gives_up.then(|| up_to_ms(random, 2 * faults.flush_ms + 3)))
         };
         sleep(way).await;
-        let connecting = runtime.connect(mount, request);
+        let connecting = dial(runtime, mount, wanted);
         let connected = match gives_up_after {
             None => connecting.await,
             Some(wait) => match tokio::time::timeout(wait, connecting).await {
@@ -173,18 +198,22 @@ impl Client {
             },
         };
         match connected {
-            Ok(socket) => {
+            Ok(wire) => {
                 self.world.note(format_args!("{}: connected", self.name));
                 self.inner.lock().connected = true;
-                Ok(socket)
+                Ok(wire)
             }
-            Err(ConnectError::Closed(frames, close)) => {
-                self.world.note(format_args!("{}: closed at once with {}", self.name, close.code));
+            Err(NotConnected::Closed(frames, code)) => {
+                self.world.note(format_args!("{}: closed at once with {code}", self.name));
                 frames.iter().for_each(|frame| self.deliver(frame));
-                Err(Some(close.code))
+                Err(Some(code))
             }
-            Err(error) => {
-                self.world.note(format_args!("{}: {error}", self.name));
+            Err(NotConnected::Refused(status)) => {
+                self.world.note(format_args!("{}: the connection was refused with status {status}", self.name));
+                Err(Some(status))
+            }
+            Err(NotConnected::Stopping) => {
+                self.world.note(format_args!("{}: the host is stopping", self.name));
                 Err(None)
             }
         }
@@ -192,7 +221,8 @@ impl Client {
 
     fn session(&self) -> Session {
         let (faults, now, calm) = (&self.world.faults, Instant::now(), self.world.is_calm());
-        let random = &mut self.inner.lock().random;
+        let inner = &mut *self.inner.lock();
+        let (acts_alone, random) = (inner.model.acts_alone(), &mut inner.random);
         let latency_ms = random.random_range(0..=faults.latency_ms);
         let fault = |random: &mut StdRng, mean_ms| if calm { None } else { around_ms(random, mean_ms).map(|wait| now + wait) };
         Session {
@@ -200,13 +230,13 @@ impl Client {
             cut_at: fault(random, faults.cut_mean_ms),
             stall_at: fault(random, faults.stall_mean_ms),
             stalled_until: None,
-            act_at: now + around_ms(random, faults.act_mean_ms).unwrap_or_default(),
+            act_at: now + if acts_alone { NEVER } else { around_ms(random, faults.act_mean_ms).unwrap_or_default() },
         }
     }
 
-    /// Carries frames until the connection is over; the close code as the client sees it. The socket comes back where
+    /// Carries frames until the connection is over; the close code as the client sees it. Its end comes back where
     /// the server does not know yet.
-    async fn carry(&self, mut socket: InProcessSocket) -> (Option<InProcessSocket>, Option<u16>) {
+    async fn carry(&self, mut wire: Wire) -> (Option<Wire>, Option<u16>) {
         let mut session = self.session();
         let mut closing = false;
         loop {
@@ -216,12 +246,12 @@ impl Client {
             }
             let up = self.inner.lock().up.front().map(|(due, up)| (*due, matches!(up, Up::Close)));
             if up.is_some_and(|(due, close)| due <= now && close) {
-                socket.close(1000);
+                wire.close(1000);
                 return (None, None);
             }
             let calm = self.world.is_calm();
             if session.cut_at.is_some_and(|cut_at| cut_at <= now) && !calm {
-                return (Some(socket), None);
+                return (Some(wire), None);
             }
             let room = self.inner.lock().down_bytes < self.world.faults.window_bytes;
             let to_receive = session.stalled_until.is_none() && room && !closing;
@@ -229,13 +259,13 @@ impl Client {
             let next = self.next_event(&session, up.map(|(due, _)| due).filter(|due| *due > now));
             tokio::select! {
                 biased;
-                event = socket.event(to_receive, to_send), if !closing => match event {
+                event = wire.event(to_receive, to_send), if !closing => match event {
                     SocketEvent::Frame(frame) => self.send_down(frame, &session),
                     SocketEvent::Close(close) => {
                         closing = true;
                         self.inner.lock().push_down(Down::Close(close.code), session.latency_ms);
                     }
-                    SocketEvent::Writable => self.send_up(&mut socket),
+                    SocketEvent::Writable => self.send_up(&mut wire),
                 },
                 () = sleep_until(next) => {}
             }
@@ -261,12 +291,22 @@ impl Client {
             }
         }
         if session.act_at <= now {
-            self.ask(|model, line| model.act(line));
-            let mean_ms = if calm { CALM_ACT_MS } else { self.world.faults.act_mean_ms };
-            let wait = around_ms(&mut self.inner.lock().random, mean_ms).unwrap_or_default();
-            session.act_at = now + wait.max(Duration::from_millis(1));
+            session.act_at = now + self.act();
         }
         None
+    }
+
+    /// Lets the model act; how long until it may again.
+    pub(super) fn act(&self) -> Duration {
+        self.ask(|model, line| model.act(line));
+        let mean_ms = if self.world.is_calm() { CALM_ACT_MS } else { self.world.faults.act_mean_ms };
+        let wait = around_ms(&mut self.inner.lock().random, mean_ms).unwrap_or_default();
+        wait.max(Duration::from_millis(1))
+    }
+
+    /// Whether the model acts also while it has no connection.
+    pub(super) fn acts_alone(&self) -> bool {
+        self.inner.lock().model.acts_alone()
     }
 
     fn next_event(&self, session: &Session, up: Option<Instant>) -> Instant {
@@ -277,13 +317,13 @@ impl Client {
         faults.chain(down).chain(up).fold(session.act_at, Instant::min)
     }
 
-    fn send_up(&self, socket: &mut InProcessSocket) {
+    fn send_up(&self, wire: &mut Wire) {
         let mut inner = self.inner.lock();
         let Some((due, up)) = inner.up.pop_front() else { return };
         match up {
             Up::Close => inner.up.push_front((due, Up::Close)),
             Up::Frame(frame) => {
-                if let Err(frame) = socket.send(frame) {
+                if let Err(frame) = wire.send(frame) {
                     inner.up.push_front((due, Up::Frame(frame)));
                 }
             }
@@ -304,8 +344,8 @@ impl Client {
     }
 
     /// The client is gone; the server may learn of it late.
-    fn let_go(&self, socket: Option<InProcessSocket>) {
-        let Some(socket) = socket else { return };
+    fn let_go(&self, wire: Option<Wire>) {
+        let Some(wire) = wire else { return };
         let (faults, mut inner) = (&self.world.faults, self.inner.lock());
         let late = faults.half_open > 0.0 && inner.random.random_bool(faults.half_open);
         let wait = late.then(|| up_to_ms(&mut inner.random, faults.half_open_ms));
@@ -313,7 +353,7 @@ impl Client {
         if let Some(wait) = wait {
             tokio::spawn(async move {
                 sleep(wait).await;
-                drop(socket);
+                drop(wire);
             });
         }
     }

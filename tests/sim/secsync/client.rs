@@ -14,7 +14,7 @@ use syncline_tests::secsync::{Author, base64url};
 use super::MOUNT;
 use super::history::{Heard, History, Kind, State, signature};
 use super::replica::Replica;
-use crate::engine::model::{ClientModel, Line};
+use crate::engine::model::{ClientModel, Dial, Line};
 
 /// Clocks so far ahead are never the next.
 const CLOCK_AHEAD: u64 = 1_000;
@@ -22,6 +22,8 @@ const CLOCK_AHEAD: u64 = 1_000;
 const OUTSTANDING_MAX: usize = 40;
 /// Bytes of a body that is too large for a row.
 const LARGE_BYTES: usize = 200 << 10;
+/// What is below is the status of a refusal.
+const CLOSE_CODE_MIN: u16 = 1000;
 /// Close codes that the server may use towards clients that do nothing wrong: stopping, and try again.
 const CODES: [u16; 2] = [1001, 1013];
 
@@ -385,7 +387,7 @@ impl SecsyncClient {
 }
 
 impl ClientModel for SecsyncClient {
-    fn connect(&mut self, line: &mut Line<'_>) -> ConnectRequest {
+    fn connect(&mut self, line: &mut Line<'_>) -> Dial {
         self.connection = Some(self.history.lock().connect(self.number, &self.document));
         (self.opened, self.refused) = (false, false);
         let mut query = String::from("sessionKey=k");
@@ -405,7 +407,7 @@ impl ClientModel for SecsyncClient {
             }
         }
         let path = format!("/{MOUNT}/{}", self.document);
-        ConnectRequest { path, query: Some(query), remote_address: "192.0.2.1".into(), ..ConnectRequest::default() }
+        Dial::Socket(ConnectRequest { path, query: Some(query), remote_address: "192.0.2.1".into(), ..ConnectRequest::default() })
     }
 
     fn received(&mut self, frame: &Frame, line: &mut Line<'_>) {
@@ -480,7 +482,7 @@ impl ClientModel for SecsyncClient {
     }
 
     fn disconnected(&mut self, code: Option<u16>, line: &mut Line<'_>) {
-        if let Some(code) = code.filter(|code| !CODES.contains(code)) {
+        if let Some(code) = code.filter(|code| *code >= CLOSE_CODE_MIN && !CODES.contains(code)) {
             line.violation(format!("closed with {code}"));
         }
         self.left_over.extend(self.outstanding.drain(..));

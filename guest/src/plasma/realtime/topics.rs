@@ -102,13 +102,13 @@ pub fn more_to_pull(call: &Call<'_>, user_id: &str, client_group_id: &str, cooki
         Cookie::Version(version) => *version,
         Cookie::Loading(loading) => loading.v,
     };
-    let of_group = members(call, &group_topic(client_group_id));
-    let found = if of_group.is_empty() {
-        members(call, &user_topic(user_id)).into_iter().filter(|(_, presence)| !presence.of_group).collect()
-    } else {
-        of_group
-    };
-    for (connection, presence) in found.into_iter().filter(|(_, presence)| !presence.of_changes) {
+    // Streams of changes page by themselves, and do not pull: they are nobody who could be told.
+    let poked = |topic: &str| members(call, topic).into_iter().filter(|(_, presence)| !presence.of_changes);
+    let mut found: Vec<_> = poked(&group_topic(client_group_id)).collect();
+    if found.is_empty() {
+        found = poked(&user_topic(user_id)).filter(|(_, presence)| !presence.of_group).collect();
+    }
+    for (connection, presence) in found {
         call.imports.pubsub.send(connection, events::more(presence.transport, version));
     }
 }
