@@ -237,7 +237,11 @@ impl Engine {
                     }
                 }
                 Err(Ended::Refused(refused)) => return Err(refused),
-                Err(Ended::Blame(index, error)) => drop(earlier.blamed.insert(index, error)),
+                Err(Ended::Blame(index, error)) => {
+                    earlier.blamed.insert(index, error);
+                    // It is recorded before the next one may take as long.
+                    earlier.cut = Some(index + 1);
+                }
                 Err(Ended::Late(index)) => earlier.cut = Some(index),
             }
         }

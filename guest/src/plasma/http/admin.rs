@@ -8,7 +8,7 @@ use super::{Answer, parse_id};
 use crate::http::{header, json_response};
 use crate::plasma::Call;
 use crate::plasma::compaction::CompactUpTo;
-use crate::plasma::hooks::{Hook, WriteHooks};
+use crate::plasma::hooks::WriteHooks;
 use crate::plasma::jobs;
 use crate::plasma::metrics;
 use crate::plasma::migration::MigrationRefused;

@@ -25,7 +25,7 @@ fn start(options: EngineOptions, schema: &Json) -> World {
 
 fn restart(world: World, schema: &Json, options: EngineOptions) -> (World, Result<(), String>) {
     let world = world.restarted(options, schema);
-    let started = world.engine.start(world.host.imports());
+    let started = world.engine.start(world.host.imports()).map(drop);
     (world, started)
 }
 

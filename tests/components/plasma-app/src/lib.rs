@@ -82,7 +82,13 @@ fn fall(how: &str) {
             std::hint::black_box(());
         },
         // Most of the time a savepoint of the services is open.
-        "write-on" => (0..).for_each(|n| drop(std::hint::black_box(count("fallen", n)))),
+        "write-on" => {
+            let mut next = 0;
+            loop {
+                drop(std::hint::black_box(count("fallen", next)));
+                next += 1;
+            }
+        }
         "eat" => {
             let mut kept = Vec::new();
             loop {
