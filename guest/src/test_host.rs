@@ -229,7 +229,9 @@ impl Executor for TestExecutor {
     }
     fn snapshot(&self, _: &str) -> Result<Box<dyn Snapshot>, SqlError> {
         self.faults.check(Fault::Snapshot)?;
-        assert!(self.connection.is_autocommit(), "a view beside an open transaction");
+        if !self.connection.is_autocommit() {
+            return Err(SqlError::InvalidStatement("a view beside an open transaction".into()));
+        }
         self.steps.borrow_mut().push("read".into());
         Ok(Box::new(self.view(Opened::Snapshot)))
     }
