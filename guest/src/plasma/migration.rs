@@ -95,10 +95,11 @@ impl Engine {
         execute_all(tables, vec![sql.statement(region, [self.options.region.as_str().into()])])?;
 
         let to: &Schema = &self.schema;
-        let mut migrated = None;
+        let (mut migrated, mut fits) = (None, true);
         match stored_schema(sql, tables)? {
             None => self.create(imports, sql, tables)?,
             Some(from) if from.source() == to.source() || self.options.migrations == MigrationMode::Off => {
+                fits = from.source() == to.source();
                 execute_all(tables, plain(create_schema(to, sql.dialect(), sql.prefix())))?;
             }
             Some(from) => {
@@ -113,7 +114,7 @@ impl Engine {
                 migrated = Some(result);
             }
         }
-        self.note_start(sql, tables)?;
+        self.note_start(sql, tables, fits)?;
         transaction.commit().map_err(Failure::from)?;
         Ok(migrated)
     }
@@ -152,13 +153,16 @@ impl Engine {
     }
 
     /// Notes with what the mount started.
-    fn note_start(&self, sql: &Sql, transaction: &dyn Transaction) -> Result<(), Failure> {
+    /// `fits`: whether the tables are those of the schema. Where they are not, since migrations are off, the stored schema stays, so
+    /// that a later start can still migrate.
+    fn note_start(&self, sql: &Sql, transaction: &dyn Transaction, fits: bool) -> Result<(), Failure> {
+        let schema = meta::set(sql, meta::SCHEMA, &self.schema.source().to_string());
         let mut facts = vec![
-            meta::set(sql, meta::SCHEMA, &self.schema.source().to_string()),
             meta::set(sql, meta::SCHEMA_VERSION, &self.options.schema_version),
             meta::set(sql, meta::FORMAT, &store::FORMAT.to_string()),
             sql.statement("INSERT INTO {}_plasma_meta (key, value) VALUES ('serverId', ?) ON CONFLICT (key) DO NOTHING", [uuid().into()]),
         ];
+        facts.extend(Some(schema).filter(|_| fits));
         let has_images = meta::get(sql, transaction, meta::IMAGES_SINCE)?.is_some();
         if self.options.before_images && !has_images {
             let version = changes::head(sql, transaction, &self.options.region)?.version;

@@ -86,6 +86,10 @@ fn db(call: &Call<'_>, body: &Body) -> Answer {
 }
 
 fn compact(call: &Call<'_>, body: &Body) -> Answer {
+    // A word that is misspelt must not compact more than was meant.
+    if let Some(unknown) = body.0.keys().find(|key| !["keepVersions", "upToVersion", "tombstonesOnly"].contains(&key.as_str())) {
+        return Err(Refusal::invalid(format!("unknown key {unknown}")));
+    }
     let keep: Option<u64> = optional(body, "keepVersions", "a non-negative integer")?;
     let version: Option<u64> = optional(body, "upToVersion", "a non-negative integer")?;
     let tombstones_only = optional(body, "tombstonesOnly", "a boolean")?.unwrap_or(false);

@@ -103,6 +103,21 @@ fn a_new_table_alone_costs_nobody_a_reset() {
 }
 
 #[test]
+fn what_was_not_migrated_can_be_later() {
+    let before = small(json!({"id": text()}));
+    let after = small(json!({"id": text(), "rank": {"type": "integer", "default": 7}}));
+    let world = start(EngineOptions::default(), &before);
+    bypass(&world, &json!([{"insert": {"table": "things", "row": {"id": "a"}}}]));
+    let (world, started) = restart(world, &after, EngineOptions { migrations: MigrationMode::Off, ..EngineOptions::default() });
+    assert_eq!(started, Ok(()));
+    let (world, started) = restart(world, &after, EngineOptions::default());
+    assert_eq!(started, Ok(()));
+    let mut client = Client::new("alice", "g1");
+    client.pull(&world);
+    assert_eq!(client.rows["things/a"], json!({"id": "a", "rank": 7}));
+}
+
+#[test]
 fn what_would_destroy_is_refused_with_reasons() {
     let before = small(json!({"id": text(), "rank": {"type": "integer", "nullable": true}, "gone": {"type": "text", "nullable": true}}));
     let after = small(json!({"id": text(), "rank": {"type": "text", "nullable": true}, "must": text()}));

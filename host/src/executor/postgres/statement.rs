@@ -194,7 +194,7 @@ fn database_error(error: &DbError) -> ExecutorError {
         &SqlState::DISK_FULL => ExecutorError::Limit("disk".into()),
         code => match &code.code()[..2] {
             "23" => constraint(ConstraintKind::Other),
-            "53" | "54" => ExecutorError::Limit(error.message().to_owned()),
+            "53" => ExecutorError::Limit(error.message().to_owned()),
             "08" | "25" | "57" | "58" | "XX" | "F0" if error.code() != &SqlState::IN_FAILED_SQL_TRANSACTION => {
                 ExecutorError::Unavailable(error.message().to_owned())
             }
