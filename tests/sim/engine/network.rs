@@ -34,6 +34,8 @@ pub struct Client {
     pub(super) inner: Mutex<Inner>,
     /// There is a new request.
     pub(super) requested: Notify,
+    /// There is something to send: not only what arrives on the line makes a client speak.
+    spoken: Notify,
 }
 
 pub(super) struct Inner {
@@ -81,7 +83,8 @@ impl Client {
         let (up, down) = (VecDeque::new(), VecDeque::new());
         let (requests, needs_no_line, connected) = (Requests::default(), false, false);
         let inner = Inner { model, own_random, random, requests, needs_no_line, connected, up, down, down_bytes: 0 };
-        Arc::new(Self { name: format!("client {number}"), world: world.clone(), inner: Mutex::new(inner), requested: Notify::new() })
+        let (name, world, inner) = (format!("client {number}"), world.clone(), Mutex::new(inner));
+        Arc::new(Self { name, world, inner, requested: Notify::new(), spoken: Notify::new() })
     }
 
     /// Whether it has nothing left to do and nothing is under way.
@@ -160,12 +163,18 @@ impl Client {
         let commands = line.commands;
         for command in commands {
             match command {
-                Command::Send(frame) => inner.send_up(Up::Frame(frame), &self.world),
+                Command::Send(frame) => {
+                    inner.send_up(Up::Frame(frame), &self.world);
+                    self.spoken.notify_one();
+                }
                 Command::Request(request) => {
                     inner.requests.ask(request);
                     self.requested.notify_one();
                 }
-                Command::Leave => inner.send_up(Up::Close, &self.world),
+                Command::Leave => {
+                    inner.send_up(Up::Close, &self.world);
+                    self.spoken.notify_one();
+                }
                 Command::Note(what) => self.world.note(format_args!("{}: {what}", self.name)),
                 Command::Violation(what) => self.world.violated(format!("{}: {what}", self.name)),
             }
@@ -267,6 +276,7 @@ impl Client {
                     }
                     SocketEvent::Writable => self.send_up(&mut wire),
                 },
+                () = self.spoken.notified() => {}
                 () = sleep_until(next) => {}
             }
         }

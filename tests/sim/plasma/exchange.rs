@@ -83,9 +83,11 @@ impl PlasmaClient {
         (self.recovers, self.tab.push_due) = (false, false);
         let mut mutations = mutations;
         if self.native && mutations.len() > self.habits.push_max {
-            // The rest follows.
+            // What waits for no more than its confirmation stays behind, and the rest follows.
+            let (own, acknowledged) = (self.tab.id.clone(), self.tab.acknowledged);
+            mutations.retain(|mutation| mutation.client != own || mutation.id > acknowledged);
+            self.tab.push_due = mutations.len() > self.habits.push_max;
             mutations.truncate(self.habits.push_max);
-            self.tab.push_due = true;
         }
         if mutations.is_empty() {
             self.tab.push_due = false;
@@ -210,6 +212,8 @@ impl PlasmaClient {
                     line.violation(format!("{told} results for {} mutations", mutations.len()));
                 }
                 if is_mine {
+                    let own = mutations.iter().filter(|(client, _)| *client == self.tab.id);
+                    self.tab.acknowledged = own.map(|(_, id)| *id).fold(self.tab.acknowledged, u64::max);
                     // What is durable here, every later pull shows.
                     self.tab.told = self.tab.told.max(body["cookie"].as_u64().unwrap_or(u64::MAX));
                 }
