@@ -24,8 +24,8 @@ use super::world::World;
 const RECONNECT_MS_MAX: u64 = 400;
 /// In calm times a client looks so often whether there is something to do.
 const CALM_ACT_MS: u64 = 50;
-/// Longer than any run.
-const NEVER: Duration = Duration::from_secs(1_000_000);
+/// The line of a client that acts elsewhere looks so often whether faults are over.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// A client with its end of the line. It outlives connections and lives of the server.
 pub struct Client {
@@ -206,6 +206,7 @@ impl Client {
                 }
             },
         };
+        self.world.alive().await;
         match connected {
             Ok(wire) => {
                 self.world.note(format_args!("{}: connected", self.name));
@@ -239,7 +240,7 @@ impl Client {
             cut_at: fault(random, faults.cut_mean_ms),
             stall_at: fault(random, faults.stall_mean_ms),
             stalled_until: None,
-            act_at: now + if acts_alone { NEVER } else { around_ms(random, faults.act_mean_ms).unwrap_or_default() },
+            act_at: now + if acts_alone { LOOK } else { around_ms(random, faults.act_mean_ms).unwrap_or_default() },
         }
     }
 
@@ -268,14 +269,17 @@ impl Client {
             let next = self.next_event(&session, up.map(|(due, _)| due).filter(|due| *due > now));
             tokio::select! {
                 biased;
-                event = wire.event(to_receive, to_send), if !closing => match event {
-                    SocketEvent::Frame(frame) => self.send_down(frame, &session),
-                    SocketEvent::Close(close) => {
-                        closing = true;
-                        self.inner.lock().push_down(Down::Close(close.code), session.latency_ms);
+                event = wire.event(to_receive, to_send), if !closing => {
+                    self.world.alive().await;
+                    match event {
+                        SocketEvent::Frame(frame) => self.send_down(frame, &session),
+                        SocketEvent::Close(close) => {
+                            closing = true;
+                            self.inner.lock().push_down(Down::Close(close.code), session.latency_ms);
+                        }
+                        SocketEvent::Writable => self.send_up(&mut wire),
                     }
-                    SocketEvent::Writable => self.send_up(&mut wire),
-                },
+                }
                 () = self.spoken.notified() => {}
                 () = sleep_until(next) => {}
             }
@@ -301,7 +305,7 @@ impl Client {
             }
         }
         if session.act_at <= now {
-            session.act_at = now + self.act();
+            session.act_at = now + if self.acts_alone() { LOOK } else { self.act() };
         }
         None
     }

@@ -204,7 +204,7 @@ impl PlasmaClient {
             GONE if self.native => return self.state_lost_of_tab(group, is_mine, line),
             200 if body["error"] == "ClientStateNotFound" => return self.state_lost_of_tab(group, is_mine, line),
             200 if body.get("error").is_none() => {
-                if let Err(wrong) = self.history.lock().check_results(&body["results"], mutations) {
+                if let Err(wrong) = self.history.lock().check_results(group, &body["results"], mutations) {
                     line.violation(wrong);
                 }
                 let told = body["results"].as_array().map_or(0, Vec::len);
@@ -223,7 +223,8 @@ impl PlasmaClient {
         }
         let mut history = self.history.lock();
         for (client, last) in body["lastMutationIDChanges"].as_object().into_iter().flatten() {
-            if last.as_u64().is_none_or(|last| last > 0 && history.processed(client, last).is_none()) {
+            let is_durable = |last| last == 0 || history.processed(client, last).is_some() || history.is_forgotten(group);
+            if !last.as_u64().is_some_and(is_durable) {
                 line.violation(format!("{client} is told that {last} is processed, and that is not durable"));
             }
         }
