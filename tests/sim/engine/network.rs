@@ -24,8 +24,8 @@ use super::world::World;
 const RECONNECT_MS_MAX: u64 = 400;
 /// In calm times a client looks so often whether there is something to do.
 const CALM_ACT_MS: u64 = 50;
-/// Longer than any run.
-const NEVER: Duration = Duration::from_secs(1_000_000);
+/// The line of a client that acts elsewhere looks so often whether faults are over.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// A client with its end of the line. It outlives connections and lives of the server.
 pub struct Client {
@@ -34,6 +34,8 @@ pub struct Client {
     pub(super) inner: Mutex<Inner>,
     /// There is a new request.
     pub(super) requested: Notify,
+    /// There is something to send: not only what arrives on the line makes a client speak.
+    spoken: Notify,
 }
 
 pub(super) struct Inner {
@@ -81,7 +83,8 @@ impl Client {
         let (up, down) = (VecDeque::new(), VecDeque::new());
         let (requests, needs_no_line, connected) = (Requests::default(), false, false);
         let inner = Inner { model, own_random, random, requests, needs_no_line, connected, up, down, down_bytes: 0 };
-        Arc::new(Self { name: format!("client {number}"), world: world.clone(), inner: Mutex::new(inner), requested: Notify::new() })
+        let (name, world, inner) = (format!("client {number}"), world.clone(), Mutex::new(inner));
+        Arc::new(Self { name, world, inner, requested: Notify::new(), spoken: Notify::new() })
     }
 
     /// Whether it has nothing left to do and nothing is under way.
@@ -160,12 +163,18 @@ impl Client {
         let commands = line.commands;
         for command in commands {
             match command {
-                Command::Send(frame) => inner.send_up(Up::Frame(frame), &self.world),
+                Command::Send(frame) => {
+                    inner.send_up(Up::Frame(frame), &self.world);
+                    self.spoken.notify_one();
+                }
                 Command::Request(request) => {
                     inner.requests.ask(request);
                     self.requested.notify_one();
                 }
-                Command::Leave => inner.send_up(Up::Close, &self.world),
+                Command::Leave => {
+                    inner.send_up(Up::Close, &self.world);
+                    self.spoken.notify_one();
+                }
                 Command::Note(what) => self.world.note(format_args!("{}: {what}", self.name)),
                 Command::Violation(what) => self.world.violated(format!("{}: {what}", self.name)),
             }
@@ -197,6 +206,7 @@ impl Client {
                 }
             },
         };
+        self.world.alive().await;
         match connected {
             Ok(wire) => {
                 self.world.note(format_args!("{}: connected", self.name));
@@ -230,7 +240,7 @@ impl Client {
             cut_at: fault(random, faults.cut_mean_ms),
             stall_at: fault(random, faults.stall_mean_ms),
             stalled_until: None,
-            act_at: now + if acts_alone { NEVER } else { around_ms(random, faults.act_mean_ms).unwrap_or_default() },
+            act_at: now + if acts_alone { LOOK } else { around_ms(random, faults.act_mean_ms).unwrap_or_default() },
         }
     }
 
@@ -259,14 +269,18 @@ impl Client {
             let next = self.next_event(&session, up.map(|(due, _)| due).filter(|due| *due > now));
             tokio::select! {
                 biased;
-                event = wire.event(to_receive, to_send), if !closing => match event {
-                    SocketEvent::Frame(frame) => self.send_down(frame, &session),
-                    SocketEvent::Close(close) => {
-                        closing = true;
-                        self.inner.lock().push_down(Down::Close(close.code), session.latency_ms);
+                event = wire.event(to_receive, to_send), if !closing => {
+                    self.world.alive().await;
+                    match event {
+                        SocketEvent::Frame(frame) => self.send_down(frame, &session),
+                        SocketEvent::Close(close) => {
+                            closing = true;
+                            self.inner.lock().push_down(Down::Close(close.code), session.latency_ms);
+                        }
+                        SocketEvent::Writable => self.send_up(&mut wire),
                     }
-                    SocketEvent::Writable => self.send_up(&mut wire),
-                },
+                }
+                () = self.spoken.notified() => {}
                 () = sleep_until(next) => {}
             }
         }
@@ -291,7 +305,7 @@ impl Client {
             }
         }
         if session.act_at <= now {
-            session.act_at = now + self.act();
+            session.act_at = now + if self.acts_alone() { LOOK } else { self.act() };
         }
         None
     }

@@ -150,6 +150,7 @@ impl Client {
             }
             None | Some(Lost::Back) => answer_of(runtime, mount, request).await,
         };
+        self.world.alive().await;
         match answer.filter(|_| fate.lost.is_none()) {
             Some(answer) => {
                 if let Some(under_way) = self.inner.lock().requests.under_way.get_mut(&number) {

@@ -121,6 +121,18 @@ impl World {
         }
     }
 
+    /// Whether the process has died: what it still says, nobody hears.
+    pub fn is_dead(&self) -> bool {
+        self.state.lock().end == Some(End::Crash)
+    }
+
+    /// Waits for ever if the process has died.
+    pub async fn alive(&self) {
+        if self.is_dead() {
+            std::future::pending::<()>().await;
+        }
+    }
+
     /// Whether faults are over and everybody finishes what is begun.
     pub fn is_calm(&self) -> bool {
         self.state.lock().calm

@@ -41,6 +41,8 @@ pub struct Tab {
     pub id: String,
     /// Mutations so far.
     pub made: u64,
+    /// The last of its own mutations that a push was acknowledged for.
+    pub acknowledged: u64,
     /// Its copy of the rows.
     pub replica: Replica,
     /// As far as it knows there is nothing more.
@@ -86,7 +88,18 @@ pub struct PlasmaClient {
 
 impl Tab {
     fn new(id: String, replica: Replica) -> Self {
-        Self { id, made: 0, replica, caught_up: false, told: 0, pushing: false, pulling: false, push_due: false, pull_due: true }
+        Self {
+            id,
+            made: 0,
+            acknowledged: 0,
+            replica,
+            caught_up: false,
+            told: 0,
+            pushing: false,
+            pulling: false,
+            push_due: false,
+            pull_due: true,
+        }
     }
 
     /// The version that its rows are of.

@@ -83,9 +83,11 @@ impl PlasmaClient {
         (self.recovers, self.tab.push_due) = (false, false);
         let mut mutations = mutations;
         if self.native && mutations.len() > self.habits.push_max {
-            // The rest follows.
+            // What waits for no more than its confirmation stays behind, and the rest follows.
+            let (own, acknowledged) = (self.tab.id.clone(), self.tab.acknowledged);
+            mutations.retain(|mutation| mutation.client != own || mutation.id > acknowledged);
+            self.tab.push_due = mutations.len() > self.habits.push_max;
             mutations.truncate(self.habits.push_max);
-            self.tab.push_due = true;
         }
         if mutations.is_empty() {
             self.tab.push_due = false;
@@ -202,7 +204,7 @@ impl PlasmaClient {
             GONE if self.native => return self.state_lost_of_tab(group, is_mine, line),
             200 if body["error"] == "ClientStateNotFound" => return self.state_lost_of_tab(group, is_mine, line),
             200 if body.get("error").is_none() => {
-                if let Err(wrong) = self.history.lock().check_results(&body["results"], mutations) {
+                if let Err(wrong) = self.history.lock().check_results(group, &body["results"], mutations) {
                     line.violation(wrong);
                 }
                 let told = body["results"].as_array().map_or(0, Vec::len);
@@ -210,6 +212,8 @@ impl PlasmaClient {
                     line.violation(format!("{told} results for {} mutations", mutations.len()));
                 }
                 if is_mine {
+                    let own = mutations.iter().filter(|(client, _)| *client == self.tab.id);
+                    self.tab.acknowledged = own.map(|(_, id)| *id).fold(self.tab.acknowledged, u64::max);
                     // What is durable here, every later pull shows.
                     self.tab.told = self.tab.told.max(body["cookie"].as_u64().unwrap_or(u64::MAX));
                 }
@@ -219,7 +223,8 @@ impl PlasmaClient {
         }
         let mut history = self.history.lock();
         for (client, last) in body["lastMutationIDChanges"].as_object().into_iter().flatten() {
-            if last.as_u64().is_none_or(|last| last > 0 && history.processed(client, last).is_none()) {
+            let is_durable = |last| last == 0 || history.processed(client, last).is_some() || history.is_forgotten(group);
+            if !last.as_u64().is_some_and(is_durable) {
                 line.violation(format!("{client} is told that {last} is processed, and that is not durable"));
             }
         }

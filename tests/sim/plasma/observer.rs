@@ -164,8 +164,8 @@ impl Follower<'_> {
         if let Some(marker) = marker {
             return Some(self.write(version, &marker.clone(), rows));
         }
-        // A group that was forgotten may have begun anew since, under the same numbers.
-        if may_be_compacted || entry.touched.is_empty() && self.history.groups.values().any(|group| group.forgotten) {
+        // With a group its part of the log is forgotten, or begins anew under the same numbers.
+        if may_be_compacted || self.history.groups.values().any(|group| group.forgotten) {
             return None;
         }
         if version == 1
