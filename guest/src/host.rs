@@ -8,6 +8,7 @@ use crate::imports::{
     ObjectInfo, OutboundPost, PubSub, Publication, Query, Reply, RouteRequest, RouteResponse, RowSet, Snapshot, SqlError, Statement,
     Storage, StorageError, Subscription, Transaction, Verdict,
 };
+use crate::rows;
 
 /// The imports as this instance has them.
 pub struct Host;
@@ -45,13 +46,13 @@ impl Executor for Host {
 
 impl Query for OpenSnapshot {
     fn query(&self, statement: Statement, row_limit: Option<u32>) -> Result<RowSet, SqlError> {
-        self.0.query(&statement, row_limit)
+        rows::decoded(self.0.query(&statement, row_limit)?)
     }
 }
 
 impl Query for LentSnapshot<'_> {
     fn query(&self, statement: Statement, row_limit: Option<u32>) -> Result<RowSet, SqlError> {
-        self.0.query(&statement, row_limit)
+        rows::decoded(self.0.query(&statement, row_limit)?)
     }
 }
 
@@ -63,7 +64,7 @@ impl Snapshot for OpenSnapshot {
 
 impl Query for OpenTransaction {
     fn query(&self, statement: Statement, row_limit: Option<u32>) -> Result<RowSet, SqlError> {
-        let mut rows = self.0.execute(&statement)?;
+        let mut rows = self.execute(statement)?;
         if let Some(limit) = row_limit.and_then(|limit| usize::try_from(limit).ok())
             && rows.rows.len() > limit
         {
@@ -76,10 +77,10 @@ impl Query for OpenTransaction {
 
 impl Transaction for OpenTransaction {
     fn execute(&self, statement: Statement) -> Result<RowSet, SqlError> {
-        self.0.execute(&statement)
+        rows::decoded(self.0.execute(&statement)?)
     }
     fn execute_batch(&self, statements: Vec<Statement>) -> Result<Vec<RowSet>, SqlError> {
-        self.0.execute_batch(&statements)
+        self.0.execute_batch(&statements)?.into_iter().map(rows::decoded).collect()
     }
     fn savepoint(&self) -> Result<u32, SqlError> {
         self.0.savepoint()

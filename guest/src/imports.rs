@@ -9,10 +9,21 @@ use crate::contract::syncline::host::{effects, executor, pubsub, storage, types}
 pub use app::{Caller, Failure as AppFailure, Identity, Reply, RouteRequest, RouteResponse, Verdict};
 
 pub use effects::{Kind as MetricKind, Level, Metric, OutboundPost};
-pub use executor::{ConstraintKind, DatabaseInfo, Dialect, Error as SqlError, RowSet, Statement, Value};
+pub use executor::{ConstraintKind, DatabaseInfo, Dialect, Error as SqlError, Statement, Value};
 pub use pubsub::{Class, Member, Mode, Order, Publication, Subscription};
 pub use storage::{ByteRange, Error as StorageError, ObjectInfo};
 pub use types::{Close, Frame, Header, RequestHead};
+
+/// What a statement gave.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RowSet {
+    /// The rows, equally long.
+    pub rows: Vec<Vec<Value>>,
+    /// Rows inserted, updated or deleted.
+    pub changed: u64,
+    /// More rows exist than the limit let through.
+    pub truncated: bool,
+}
 
 /// A connection's id: unique over all processes and restarts.
 pub type ConnectionId = u64;

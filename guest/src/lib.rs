@@ -15,6 +15,7 @@ pub mod http;
 pub mod imports;
 pub mod plasma;
 pub mod registry;
+pub mod rows;
 pub mod secrets;
 pub mod secsync;
 pub mod settings;

@@ -119,16 +119,16 @@ fn run(connection: &rusqlite::Connection, statement: Statement, limit: Option<u3
         Value::Text(text) => text.into(),
         Value::Blob(bytes) => bytes.into(),
     });
-    let columns: Vec<String> = prepared.column_names().map(str::to_owned).collect();
-    if columns.is_empty() {
+    let columns = prepared.column_count();
+    if columns == 0 {
         let changed = prepared.execute(rusqlite::params_from_iter(parameters)).map_err(failed)? as u64;
-        return Ok(RowSet { columns, rows: Vec::new(), changed, truncated: false });
+        return Ok(RowSet { rows: Vec::new(), changed, truncated: false });
     }
     let mut found = prepared.query(rusqlite::params_from_iter(parameters)).map_err(failed)?;
     let mut rows = Vec::new();
     while let Some(row) = found.next().map_err(failed)? {
         if limit.is_some_and(|limit| rows.len() >= limit as usize) {
-            return Ok(RowSet { columns, rows, changed: 0, truncated: true });
+            return Ok(RowSet { rows, changed: 0, truncated: true });
         }
         let value = |index| match row.get_ref(index).unwrap() {
             ValueRef::Null => Value::Null,
@@ -137,10 +137,10 @@ fn run(connection: &rusqlite::Connection, statement: Statement, limit: Option<u3
             ValueRef::Text(text) => Value::Text(String::from_utf8(text.to_vec()).unwrap()),
             ValueRef::Blob(bytes) => Value::Blob(bytes.to_vec()),
         };
-        rows.push((0..columns.len()).map(value).collect());
+        rows.push((0..columns).map(value).collect());
     }
     let changed = rows.len() as u64;
-    Ok(RowSet { columns, rows, changed, truncated: false })
+    Ok(RowSet { rows, changed, truncated: false })
 }
 
 impl Query for View {

@@ -37,22 +37,21 @@ impl MemoryDatabase {
     fn run<V>(&self, sql: &str, parameters: Vec<rusqlite::types::Value>, value: fn(ValueRef<'_>) -> V) -> rusqlite::Result<Rows<V>> {
         let connection = self.connection.lock();
         let mut statement = connection.prepare_cached(sql)?;
-        let columns: Vec<String> = statement.column_names().map(str::to_owned).collect();
-        if columns.is_empty() {
+        let columns = statement.column_count();
+        if columns == 0 {
             let changed = statement.execute(rusqlite::params_from_iter(parameters))? as u64;
-            return Ok(Rows { columns, rows: Vec::new(), changed });
+            return Ok(Rows { rows: Vec::new(), changed });
         }
         let mut found = statement.query(rusqlite::params_from_iter(parameters))?;
         let mut rows = Vec::new();
         while let Some(row) = found.next()? {
-            rows.push((0..columns.len()).map(|index| row.get_ref(index).map(value)).collect::<Result<_, _>>()?);
+            rows.push((0..columns).map(|index| row.get_ref(index).map(value)).collect::<Result<_, _>>()?);
         }
-        Ok(Rows { columns, rows, changed: 0 })
+        Ok(Rows { rows, changed: 0 })
     }
 }
 
 struct Rows<V> {
-    columns: Vec<String>,
     rows: Vec<Vec<V>>,
     changed: u64,
 }
@@ -105,8 +104,10 @@ fn run_for_host(database: &MemoryDatabase, statement: &host::Statement) -> Resul
         ValueRef::Text(bytes) => host::Value::Text(text(bytes)),
         ValueRef::Blob(bytes) => host::Value::Blob(bytes.to_vec()),
     };
-    let Rows { columns, rows, changed } = database.run(&statement.sql, parameters.collect(), value).map_err(unavailable)?;
-    Ok(host::RowSet { columns, rows, changed, truncated: false })
+    let Rows { rows: found, changed } = database.run(&statement.sql, parameters.collect(), value).map_err(unavailable)?;
+    let mut rows = host::Rows::default();
+    found.iter().for_each(|row| rows.push(row));
+    Ok(host::RowSet { rows, changed, truncated: false })
 }
 
 #[async_trait]
@@ -235,8 +236,8 @@ impl Query for NativeView {
             ValueRef::Text(bytes) => Value::Text(text(bytes)),
             ValueRef::Blob(bytes) => Value::Blob(bytes.to_vec()),
         };
-        let Rows { columns, rows, changed } = self.database.run(&statement.sql, parameters.collect(), value).map_err(broken)?;
-        Ok(RowSet { columns, rows, changed, truncated: false })
+        let Rows { rows, changed } = self.database.run(&statement.sql, parameters.collect(), value).map_err(broken)?;
+        Ok(RowSet { rows, changed, truncated: false })
     }
 }
 

@@ -11,12 +11,15 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+pub use rows::{Cell, Rows};
+
 use crate::backup::Standstill;
 
 pub mod durable;
 pub mod group;
 pub mod postgres;
 mod probe;
+mod rows;
 pub mod sqlite;
 
 /// A database of a mount. Names come from the component and are private to the mount.
@@ -73,26 +76,12 @@ pub struct Statement {
 /// What a statement gave.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RowSet {
-    /// Column names.
-    pub columns: Vec<String>,
     /// The rows.
-    pub rows: Vec<Vec<Value>>,
+    pub rows: Rows,
     /// Rows changed by INSERT, UPDATE, DELETE.
     pub changed: u64,
     /// More rows exist than the limit let through.
     pub truncated: bool,
-}
-
-impl RowSet {
-    /// Bytes of texts and blobs in it.
-    fn content_bytes(&self) -> usize {
-        let cell = |value: &Value| match value {
-            Value::Text(text) => text.len(),
-            Value::Blob(bytes) => bytes.len(),
-            Value::Null | Value::Integer(_) | Value::Real(_) => 0,
-        };
-        self.rows.iter().flatten().map(cell).sum()
-    }
 }
 
 /// Bytes, and rows, that the results of one batch may have together.
@@ -264,7 +253,7 @@ pub trait Transaction: Send {
         let (mut results, mut bytes, mut rows) = (Vec::with_capacity(statements.len()), 0, 0);
         for statement in statements {
             let result = self.execute(statement, None).await?;
-            (bytes, rows) = (bytes + result.content_bytes(), rows + result.rows.len());
+            (bytes, rows) = (bytes + result.rows.content_bytes(), rows + result.rows.len());
             if bytes > BATCH_BYTES_MAX || rows > BATCH_ROWS_MAX {
                 return Err(ExecutorError::Limit("size of the results of a batch".into()));
             }

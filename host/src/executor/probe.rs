@@ -24,7 +24,7 @@ impl Probe {
         let write = Statement { sql: write, parameters: vec![Value::Integer(self.number)] };
         self.database.write(&[Statement { sql: create, parameters: Vec::new() }, write]).await?;
         let read = Statement { sql: "SELECT number FROM probe WHERE id = 1".to_owned(), parameters: Vec::new() };
-        match self.database.read(&read).await?.rows.as_slice() {
+        match self.database.read(&read).await?.rows.to_vec().as_slice() {
             [row] if matches!(row.as_slice(), [Value::Integer(_)]) => Ok(()),
             _ => Err(ExecutorError::Unavailable("the readiness probe did not find what it wrote".into())),
         }

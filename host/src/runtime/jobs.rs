@@ -133,7 +133,7 @@ impl Jobs {
             }
             _ => None,
         };
-        Ok(rows.into_iter().filter_map(job).find(|job| !running.of(mount).any(|name| *name == job.name)))
+        Ok(rows.iter().filter_map(job).find(|job| !running.of(mount).any(|name| *name == job.name)))
     }
 
     /// Other mounts are there.

@@ -94,6 +94,6 @@ async fn run(transaction: &mut dyn Transaction, statement: GuestStatement) -> Ro
     let parameters = statement.parameters.into_iter().map(into_host).collect();
     let statement = Statement { sql: statement.sql, parameters };
     let found = transaction.execute(&statement, None).await.unwrap_or_else(|error| panic!("{error}: {}", statement.sql));
-    let rows = found.rows.into_iter().map(|row| row.into_iter().map(from_host).collect()).collect();
-    RowSet { columns: found.columns, rows, changed: found.changed, truncated: found.truncated }
+    let rows = found.rows.iter().map(|row| row.into_iter().map(from_host).collect()).collect();
+    RowSet { rows, changed: found.changed, truncated: found.truncated }
 }

@@ -138,11 +138,11 @@ async fn a_table_that_another_process_changed_is_looked_at_anew() {
     let stage = Stage::postgres().await;
     let all = statement("SELECT * FROM item", vec![]);
     let read = async || stage.database.snapshot().await.expect("a view").query(&all, None).await;
-    assert_eq!(read().await.expect("rows").columns.len(), 4);
+    assert_eq!(read().await.expect("rows").rows.to_vec()[0].len(), 4);
     let schemas = stage.postgres.as_ref().expect("schemas");
     schemas.query("tests", "main", "ALTER TABLE item ADD COLUMN more TEXT", &[]);
     assert_eq!(read().await, Err(ExecutorError::Aborted), "the call is run again");
-    assert_eq!(read().await.expect("rows").columns.len(), 5);
+    assert_eq!(read().await.expect("rows").rows.to_vec()[0].len(), 5);
     stage.close().await;
 }
 
@@ -289,7 +289,7 @@ async fn two_processes_on_one_database_do_not_lose_each_others_writes() {
         for _ in 0..ROUNDS {
             let mut transaction = stage.database.begin().await.expect("a turn");
             let read = transaction.execute(&stage.statement("SELECT number FROM item WHERE id = 1", vec![]), None).await.expect("a row");
-            let Value::Real(number) = read.rows[0][0] else { panic!("a number") };
+            let Value::Real(number) = read.rows.to_vec()[0][0] else { panic!("a number") };
             let write = stage.statement("UPDATE item SET number = ? WHERE id = 1", vec![Value::Real(number + 1.0)]);
             transaction.execute(&write, None).await.expect("an update");
             assert!(stage.log.of(commit(transaction).await.expect("a commit")).await);
@@ -298,7 +298,7 @@ async fn two_processes_on_one_database_do_not_lose_each_others_writes() {
     tokio::join!(count(&first), count(&second));
     #[expect(clippy::cast_precision_loss, reason = "small numbers")]
     let expected = Value::Real((2 * ROUNDS) as f64);
-    assert_eq!(second.read("SELECT number FROM item WHERE id = 1").await.rows, [[expected]]);
+    assert_eq!(second.read("SELECT number FROM item WHERE id = 1").await.rows.to_vec(), [[expected]]);
     second.close().await;
     first.close().await;
 }

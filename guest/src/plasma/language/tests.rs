@@ -30,7 +30,7 @@ fn run(connection: &rusqlite::Connection, statement: Statement) -> RowSet {
         };
         rows.push((0..width).map(cell).collect());
     }
-    RowSet { columns: Vec::new(), rows, changed: 0, truncated: false }
+    RowSet { rows, changed: 0, truncated: false }
 }
 
 fn database(case: &Case) -> rusqlite::Connection {

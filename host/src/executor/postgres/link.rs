@@ -256,7 +256,7 @@ async fn pipeline(
             return Err(out_of_time());
         }
         for result in send_all(connection, parts, together, row_limit, limits).await? {
-            (bytes, rows) = (bytes + result.content_bytes(), rows + result.rows.len());
+            (bytes, rows) = (bytes + result.rows.content_bytes(), rows + result.rows.len());
             if bytes > BATCH_BYTES_MAX || rows > BATCH_ROWS_MAX {
                 return Err(ExecutorError::Limit("size of the results of a batch".into()));
             }

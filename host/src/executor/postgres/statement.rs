@@ -8,7 +8,7 @@ use tokio_postgres::error::{DbError, SqlState};
 use tokio_postgres::{Error, Row, RowStream};
 
 use super::value::{Cell, Parameter, check_parameter, has_value};
-use crate::executor::{ConstraintKind, ExecutorError, RowSet, Statement, Value};
+use crate::executor::{ConstraintKind, ExecutorError, RowSet, Rows, Statement, Value};
 
 /// Counted for each cell of a result, on top of its text or bytes.
 const CELL_BYTES: u64 = 32;
@@ -78,10 +78,9 @@ pub(super) async fn run(
 ) -> Result<RowSet, ExecutorError> {
     let result = client.query_raw(&prepared.statement, statement.parameters.iter().map(Parameter)).await;
     let stream = result.map_err(|error| understood_before(client, error))?;
-    let columns = prepared.statement.columns().iter().map(|column| column.name().to_owned()).collect();
     let (rows, truncated, affected) = collect(stream, row_limit, limits).await?;
     // The command tag counts the rows of a query too.
-    Ok(RowSet { columns, rows, changed: if prepared.changes { affected } else { 0 }, truncated })
+    Ok(RowSet { rows, changed: if prepared.changes { affected } else { 0 }, truncated })
 }
 
 /// An error of a statement that may have been prepared before a table changed: then it is prepared anew by the next run of
@@ -97,14 +96,14 @@ fn understood_before(client: &ClientWrapper, error: Error) -> ExecutorError {
     executor_error(error)
 }
 
-async fn collect(stream: RowStream, row_limit: Option<u32>, limits: ResultLimits) -> Result<(Vec<Vec<Value>>, bool, u64), ExecutorError> {
+async fn collect(stream: RowStream, row_limit: Option<u32>, limits: ResultLimits) -> Result<(Rows, bool, u64), ExecutorError> {
     let mut stream = pin!(stream);
     let row_count_max = row_limit.unwrap_or(limits.rows_max) as usize;
-    let (mut rows, mut bytes, mut truncated) = (Vec::new(), 0, false);
+    let (mut rows, mut bytes, mut truncated) = (Rows::default(), 0, false);
     // Read to its end: what stays unread would be the business of the next statement.
     while let Some(row) = stream.try_next().await.map_err(executor_error)? {
         if rows.len() < row_count_max {
-            rows.push(cells(&row, &mut bytes, limits.bytes_max)?);
+            rows.push(&cells(&row, &mut bytes, limits.bytes_max)?);
         } else if row_limit.is_some() {
             truncated = true;
         } else {

@@ -83,6 +83,10 @@ impl Guard {
     }
 }
 
+/// How statements begin that stay prepared for the backend. No component may send one that begins like this: it would find
+/// the prepared one, past the authorizer.
+pub(super) const OWN_PREFIX: &str = "/* own */ ";
+
 /// A connection with the guard that stands between it and statements of components.
 #[derive(Debug)]
 pub(super) struct Link {
@@ -132,6 +136,8 @@ impl Link {
         connection.set_prepared_statement_cache_capacity(STATEMENT_CACHE_COUNT);
         // Full-text indexes keep their data in tables that only they may write.
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
+        // Plans that depend on parameters would have every cached statement prepared anew whenever it is bound.
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
         let authorizer = Arc::clone(&guard);
         connection.authorizer(Some(move |context: AuthContext<'_>| authorizer.authorize(&context)))?;
         let watch = Arc::clone(&guard);
@@ -139,15 +145,23 @@ impl Link {
         Ok(Self { connection, guard })
     }
 
-    /// Runs statements of the backend itself. Never cached: a component's statement of the same text would find it,
-    /// past the authorizer.
+    /// Runs statements of the backend itself.
     pub(super) fn own(&self, sql: &str) -> Result<(), rusqlite::Error> {
         self.connection.execute_batch(sql)
     }
 
+    /// Runs one statement of the backend that it needs over and over; it stays prepared.
+    pub(super) fn own_often(&self, sql: &str) -> Result<(), rusqlite::Error> {
+        let mut prepared = self.connection.prepare_cached(&[OWN_PREFIX, sql].concat())?;
+        let mut rows = prepared.query([])?;
+        while rows.next()?.is_some() {}
+        Ok(())
+    }
+
     /// The number that a statement of the backend itself gives.
     pub(super) fn own_number(&self, sql: &str) -> Result<u64, rusqlite::Error> {
-        self.connection.query_row(sql, [], |row| row.get::<_, i64>(0)).map(|number| u64::try_from(number).unwrap_or(0))
+        let mut prepared = self.connection.prepare_cached(&[OWN_PREFIX, sql].concat())?;
+        prepared.query_row([], |row| row.get::<_, i64>(0)).map(|number| u64::try_from(number).unwrap_or(0))
     }
 
     /// Gives back so many free pages at the end of the file, moving pages in use to the front.

@@ -50,7 +50,7 @@ impl OpenSnapshots {
 }
 
 fn give_back(file: &DatabaseFile, reader: Link) {
-    match reader.own("ROLLBACK") {
+    match reader.own_often("ROLLBACK") {
         Ok(()) => file.return_reader(reader),
         Err(_) => file.drop_links(vec![reader]),
     }
@@ -75,7 +75,8 @@ impl SqliteSnapshot {
         };
         let reader = file.reader().await?;
         // BEGIN alone fixes nothing; the first read does.
-        if let Err(error) = reader.own("BEGIN; SELECT 1 FROM sqlite_schema LIMIT 1") {
+        let begun = reader.own_often("BEGIN").and_then(|()| reader.own_often("SELECT 1 FROM sqlite_schema LIMIT 1"));
+        if let Err(error) = begun {
             file.drop_links(vec![reader]);
             return Err(file.named(executor_error(error)));
         }

@@ -3,8 +3,8 @@
 use rusqlite::types::ValueRef;
 use rusqlite::{CachedStatement, Connection, Error, Row, ffi};
 
-use super::connection::Watch;
-use crate::executor::{ConstraintKind, ExecutorError, RowSet, Statement, Value};
+use super::connection::{OWN_PREFIX, Watch};
+use crate::executor::{Cell, ConstraintKind, ExecutorError, RowSet, Rows, Statement, Value};
 
 /// Counted for each cell of a result, on top of its text or bytes.
 const CELL_BYTES: u64 = 32;
@@ -59,6 +59,9 @@ fn prepare<'c>(connection: &'c Connection, watch: &Watch<'_>, sql: &str) -> Resu
         // SQLite would take it for the end.
         return Err(ExecutorError::InvalidStatement("the statement holds a NUL character".to_owned()));
     }
+    if sql.starts_with(OWN_PREFIX) {
+        return Err(ExecutorError::InvalidStatement("a statement of the host".to_owned()));
+    }
     if holds_word(sql, "deferred") {
         // A deferred constraint is checked when the whole group is committed, and would take the transactions of
         // others down with it.
@@ -106,18 +109,14 @@ fn collect(prepared: &mut CachedStatement<'_>, row_limit: Option<u32>, limits: R
             result.truncated = true;
             break;
         }
-        result.rows.push(cells(row, &mut bytes, limits.bytes_max)?);
+        push_row(&mut result.rows, row, &mut bytes, limits.bytes_max)?;
     }
-    drop(rows);
-    // Only now: the first step may have prepared the statement anew, after a change of the schema.
-    result.columns = prepared.column_names().map(str::to_owned).collect();
     Ok(result)
 }
 
 /// Copies a row. `bytes` is what the result holds so far; it is checked before a cell is copied.
-fn cells(row: &Row<'_>, bytes: &mut u64, bytes_max: u64) -> Result<Vec<Value>, ExecutorError> {
+fn push_row(rows: &mut Rows, row: &Row<'_>, bytes: &mut u64, bytes_max: u64) -> Result<(), ExecutorError> {
     let count = row.as_ref().column_count();
-    let mut cells = Vec::with_capacity(count);
     for index in 0..count {
         let cell = row.get_ref(index).map_err(executor_error)?;
         let content_bytes = match cell {
@@ -128,16 +127,17 @@ fn cells(row: &Row<'_>, bytes: &mut u64, bytes_max: u64) -> Result<Vec<Value>, E
         if *bytes > bytes_max {
             return Err(ExecutorError::Limit(format!("more than {bytes_max} bytes in a result")));
         }
-        cells.push(match cell {
-            ValueRef::Null => Value::Null,
-            ValueRef::Integer(integer) => Value::Integer(integer),
-            ValueRef::Real(real) => Value::Real(real),
+        match cell {
+            ValueRef::Null => rows.push_cell(Cell::Null),
+            ValueRef::Integer(integer) => rows.push_cell(Cell::Integer(integer)),
+            ValueRef::Real(real) => rows.push_cell(Cell::Real(real)),
             // SQLite does not check what it is told to be text: `CAST(x'ff' AS TEXT)`.
-            ValueRef::Text(text) => Value::Text(String::from_utf8_lossy(text).into_owned()),
-            ValueRef::Blob(blob) => Value::Blob(blob.to_owned()),
-        });
+            ValueRef::Text(text) => rows.push_cell(Cell::Text(&String::from_utf8_lossy(text))),
+            ValueRef::Blob(blob) => rows.push_cell(Cell::Blob(blob)),
+        }
     }
-    Ok(cells)
+    rows.end_row(count);
+    Ok(())
 }
 
 /// What SQLite says, in the words of the contract.

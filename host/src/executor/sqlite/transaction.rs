@@ -46,7 +46,7 @@ impl SqliteTransaction {
     }
 
     fn own(&mut self, sql: &str) -> Result<(), ExecutorError> {
-        let result = self.link()?.own(sql).map_err(executor_error);
+        let result = self.link()?.own_often(sql).map_err(executor_error);
         self.notice(result)
     }
 
@@ -86,8 +86,13 @@ impl SqliteTransaction {
         }
     }
 
+    /// The name of the savepoint set last. Named by depth, so that few statements are prepared however many are set.
+    fn deepest(&self) -> String {
+        format!("s{}", self.savepoints.len())
+    }
+
     fn undo(&mut self) -> Ending {
-        if self.lost.is_none() && self.own("ROLLBACK TO turn; RELEASE turn").is_ok() {
+        if self.lost.is_none() && self.own("ROLLBACK TO turn").is_ok() && self.own("RELEASE turn").is_ok() {
             Ending::RolledBack
         } else {
             // Neither undone nor fit to go on: what others did in this group cannot be told from it.
@@ -113,8 +118,11 @@ impl Transaction for SqliteTransaction {
     async fn savepoint(&mut self) -> Result<u32, ExecutorError> {
         self.check()?;
         let number = self.savepoint_next;
-        self.own(&format!("SAVEPOINT s{number}"))?;
         self.savepoints.push(number);
+        if let Err(error) = self.own(&format!("SAVEPOINT {}", self.deepest())) {
+            self.savepoints.pop();
+            return Err(error);
+        }
         self.savepoint_next += 1;
         Ok(number)
     }
@@ -122,7 +130,7 @@ impl Transaction for SqliteTransaction {
     async fn release(&mut self, savepoint: u32) -> Result<(), ExecutorError> {
         self.check()?;
         self.keep_up_to(savepoint)?;
-        self.own(&format!("RELEASE s{savepoint}"))?;
+        self.own(&format!("RELEASE {}", self.deepest()))?;
         self.savepoints.pop();
         Ok(())
     }
@@ -130,7 +138,7 @@ impl Transaction for SqliteTransaction {
     async fn rollback_to(&mut self, savepoint: u32) -> Result<(), ExecutorError> {
         self.check()?;
         self.keep_up_to(savepoint)?;
-        self.own(&format!("ROLLBACK TO s{savepoint}"))
+        self.own(&format!("ROLLBACK TO {}", self.deepest()))
     }
 
     fn stop_clock(&mut self, stopped: bool) {

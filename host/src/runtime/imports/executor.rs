@@ -406,14 +406,7 @@ impl From<Statement> for sql::Statement {
 
 impl From<sql::RowSet> for RowSet {
     fn from(set: sql::RowSet) -> Self {
-        let cell = |value| match value {
-            sql::Value::Null => Value::Null,
-            sql::Value::Integer(number) => Value::Integer(number),
-            sql::Value::Real(number) => Value::Real(number),
-            sql::Value::Text(text) => Value::Text(text),
-            sql::Value::Blob(bytes) => Value::Blob(bytes),
-        };
-        let rows = set.rows.into_iter().map(|row| row.into_iter().map(cell).collect()).collect();
-        Self { columns: set.columns, rows, changed: set.changed, truncated: set.truncated }
+        let columns = u32::try_from(set.rows.columns()).unwrap_or(u32::MAX);
+        Self { columns, cells: set.rows.into_cells(), changed: set.changed, truncated: set.truncated }
     }
 }

@@ -130,7 +130,7 @@ impl Outbox {
         let info = own.database.database().info();
         let select = statement(&info, "SELECT name FROM {}outboxes WHERE mount = ? ORDER BY name", vec![mount.into()]);
         let rows = own.database.read(&select).await?.rows;
-        Ok(rows.into_iter().flatten().filter_map(|name| if let Value::Text(name) = name { Some(name) } else { None }).collect())
+        Ok(rows.iter().flatten().filter_map(|name| if let Value::Text(name) = name { Some(name) } else { None }).collect())
     }
 }
 

@@ -158,19 +158,19 @@ pub(super) fn due_rows(rows: RowSet) -> Vec<Due> {
         }),
         _ => None,
     };
-    rows.rows.into_iter().filter_map(due).collect()
+    rows.rows.iter().filter_map(due).collect()
 }
 
 /// The row of [`Table::waiting`] or [`Table::due_next`]: how many, and the first time.
 pub(super) fn waiting_row(rows: &RowSet) -> (u64, Option<u64>) {
-    let whole = |value: &Value| if let Value::Integer(number) = value { u64::try_from(*number).ok() } else { None };
+    let whole = |value: Value| if let Value::Integer(number) = value { u64::try_from(number).ok() } else { None };
     let mut cells = rows.rows.iter().flatten().map(whole);
     (cells.next().flatten().unwrap_or(0), cells.next().flatten())
 }
 
 /// The row of [`Table::content`]; none where it is gone.
 pub(super) fn content_row(id: &str, rows: RowSet) -> Option<Post> {
-    match <[Value; 3]>::try_from(rows.rows.into_iter().next()?) {
+    match <[Value; 3]>::try_from(rows.rows.iter().next()?) {
         Ok([Value::Text(url), Value::Blob(head), Value::Blob(body)]) => Some(Post { id: id.to_owned(), url, head, body }),
         _ => None,
     }

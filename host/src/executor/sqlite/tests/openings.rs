@@ -141,7 +141,7 @@ async fn names_stay_apart(names: Vec<DatabaseName>) {
     }
     for (name, database) in names.iter().zip(&databases) {
         let found = database.snapshot().await.unwrap().query(&sql("SELECT * FROM own"), None).await.unwrap();
-        assert_eq!(found.rows, [vec![Value::Text(name.mount.clone()), Value::Text(name.name.clone())]]);
+        assert_eq!(found.rows.to_vec(), [vec![Value::Text(name.mount.clone()), Value::Text(name.name.clone())]]);
     }
     within(executor.close()).await;
     for entry in std::fs::read_dir(folder.path().parent().unwrap()).unwrap() {

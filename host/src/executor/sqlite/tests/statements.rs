@@ -23,10 +23,9 @@ async fn values_come_back_as_they_went_in() {
     let mut transaction = fixture.begin().await;
     let echo = Statement { sql: "SELECT ? AS a, ?, ?, ?, ?, ?, ?".to_owned(), parameters: values.clone() };
     let result = transaction.execute(&echo, None).await.unwrap();
-    assert_eq!(result.rows, [values]);
-    assert_eq!(result.columns[0], "a");
+    assert_eq!(result.rows.to_vec(), [values]);
     let broken = transaction.execute(&sql("SELECT CAST(x'61ff' AS TEXT)"), None).await.unwrap();
-    assert_eq!(broken.rows, [vec![Value::Text("a\u{fffd}".to_owned())]]);
+    assert_eq!(broken.rows.to_vec(), [vec![Value::Text("a\u{fffd}".to_owned())]]);
 }
 
 #[tokio::test]
