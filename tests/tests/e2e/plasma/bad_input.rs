@@ -137,5 +137,5 @@ async fn a_revoked_stream_is_told_why_it_ends() {
     let mut events = alice(server.address).events("").await;
     events.next_of("hello").await;
     assert_eq!(admin(server.address).post("/admin/revoke", &json!({"userId": "alice"})).await.status, 200);
-    assert_eq!(events.next_of("error").await.data, json!({"error": "unauthorized"}));
+    assert_eq!(events.next_of("error").await.json(), json!({"error": "unauthorized"}));
 }
