@@ -45,7 +45,8 @@ impl Cors {
         Response { headers, ..empty_response(204) }
     }
 
-    fn allows(&self, origin: &str) -> bool {
+    /// Whether pages of an origin may use the mount.
+    pub fn allows(&self, origin: &str) -> bool {
         self.origins.iter().any(|allowed| allowed == "*" || allowed == origin)
     }
 

@@ -41,6 +41,12 @@ pub fn accepts_gzip(head: &RequestHead) -> bool {
     })
 }
 
+/// Whether the body came as it is or in gzip, and in no other coding.
+pub fn has_known_coding(head: &RequestHead) -> bool {
+    let codings: Vec<_> = header_list(head, "content-encoding").filter(|coding| !coding.is_empty()).collect();
+    codings.is_empty() || is_gzip(head) && codings.len() == 1 || codings.iter().all(|coding| coding.eq_ignore_ascii_case("identity"))
+}
+
 /// Whether the body of the request came in gzip.
 pub fn is_gzip(head: &RequestHead) -> bool {
     header_text(head, "content-encoding").is_some_and(|coding| coding.eq_ignore_ascii_case("gzip"))

@@ -15,6 +15,8 @@ use crate::imports::Effects;
 
 /// Longer ones are refused unread.
 const TOKEN_BYTES_MAX: usize = 16 * 1024;
+/// A secret of HS256 has no fewer (RFC 7518, section 3.2).
+const SECRET_BYTES_MIN: usize = 32;
 /// How often keys are fetched anew without being asked for.
 const KEYS_REFRESH_MS: u64 = 3_600_000;
 
@@ -68,6 +70,13 @@ pub struct JwtRules {
 }
 
 impl JwtRules {
+    /// What is valid and dangerous.
+    pub(super) fn warnings(&self) -> Vec<String> {
+        let shortest_bytes = self.keys.borrow().as_ref().and_then(Keys::shortest_secret_bytes);
+        let weak = format!("auth.key: the secret has fewer than {SECRET_BYTES_MIN} bytes: whoever has a token may find it by trying");
+        if shortest_bytes.is_some_and(|bytes| bytes < SECRET_BYTES_MIN) { vec![weak] } else { Vec::new() }
+    }
+
     pub(super) fn documents(&self) -> Vec<Document> {
         let document = |url: &String| Document { name: KEYS_DOCUMENT.into(), url: url.clone(), refresh_ms: KEYS_REFRESH_MS };
         self.keys_url.iter().map(document).collect()

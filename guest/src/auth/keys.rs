@@ -84,6 +84,14 @@ impl Keys {
     }
 }
 
+impl Keys {
+    /// Bytes of the shortest shared secret among them.
+    pub fn shortest_secret_bytes(&self) -> Option<usize> {
+        let bytes = |(_, key): &(Option<String>, Key)| if let Key::Secret(secret) = key { Some(secret.len()) } else { None };
+        self.0.iter().filter_map(bytes).min()
+    }
+}
+
 impl Key {
     fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
         match self {

@@ -4,6 +4,7 @@
 
 mod jwt;
 mod keys;
+mod loopback;
 mod settings;
 
 #[cfg(test)]
@@ -12,6 +13,7 @@ mod tests;
 use serde_json::{Map, Value as Json};
 
 use crate::contract::exports::syncline::sync::mounts::Document;
+use crate::cors::Cors;
 use crate::http::head_json;
 use crate::imports::{AppFailure, Imports, RequestHead};
 use crate::secrets;
@@ -67,6 +69,15 @@ impl Denied {
 }
 
 impl Auth {
+    /// What is valid and dangerous in its settings.
+    pub fn warnings(&self) -> Vec<String> {
+        match self {
+            Auth::Jwt(rules) => rules.warnings(),
+            Auth::Open { .. } => vec!["auth.mode: none: whoever reaches the server is let in as one user".into()],
+            _ => Vec::new(),
+        }
+    }
+
     /// What the host has to fetch for it.
     pub fn documents(&self) -> Vec<Document> {
         match self {
@@ -83,20 +94,27 @@ impl Auth {
     }
 
     /// Recognises a caller by a token (none: the request brought no credentials).
-    pub fn recognise(&self, imports: Imports<'_>, mount: &str, token: Option<&str>, head: &RequestHead) -> Result<Recognised, Denied> {
+    pub fn recognise(
+        &self,
+        imports: Imports<'_>,
+        mount: &str,
+        token: Option<&str>,
+        head: &RequestHead,
+        cors: &Cors,
+    ) -> Result<Recognised, Denied> {
         match (self, token.filter(|token| !token.is_empty())) {
-            (Auth::Open { loopback_only: true, .. }, _) if !is_loopback(head) => Err(Denied::refused("only this machine is let in")),
-            (Auth::Open { ctx, .. }, _) => Ok(Recognised { ctx: ctx.clone(), expires_at_ms: None }),
+            (Auth::Open { ctx, loopback_only }, _) => {
+                if *loopback_only {
+                    loopback::check(head, cors)?;
+                }
+                Ok(Recognised { ctx: ctx.clone(), expires_at_ms: None })
+            }
             (Auth::App, token) => by_app(imports, mount, token.unwrap_or_default(), head),
             (_, None) => Err(Denied::refused("no credentials")),
             (Auth::Static(tokens), Some(token)) => by_list(tokens, token),
             (Auth::Jwt(rules), Some(token)) => rules.verify(token, imports.effects, imports.now_ms),
         }
     }
-}
-
-fn is_loopback(head: &RequestHead) -> bool {
-    head.remote_address.parse::<std::net::IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
 }
 
 /// The whole list is walked, so that time says nothing about it.

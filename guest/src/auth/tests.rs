@@ -43,9 +43,13 @@ fn head() -> RequestHead {
     }
 }
 
+fn no_pages() -> Cors {
+    Cors { origins: Vec::new(), methods: "", request_headers: "", exposed_headers: "" }
+}
+
 fn recognise(host: &HostInMemory, auth: &Auth, token: &str) -> Result<Recognised, Denied> {
     host.now_ms.set(NOW_MS);
-    auth.recognise(host.imports(), "m", Some(token), &head())
+    auth.recognise(host.imports(), "m", Some(token), &head(), &no_pages())
 }
 
 fn refused(reason: &str) -> Result<Recognised, Denied> {
@@ -75,7 +79,7 @@ fn a_static_token_is_its_context_and_every_other_is_refused() {
         assert_eq!(recognise(&host, &auth, other), refused("invalid token"), "{other}");
     }
     assert_eq!(recognise(&host, &auth, ""), refused("no credentials"));
-    assert_eq!(auth.recognise(host.imports(), "m", None, &head()), refused("no credentials"));
+    assert_eq!(auth.recognise(host.imports(), "m", None, &head(), &no_pages()), refused("no credentials"));
 }
 
 #[test]
@@ -234,7 +238,7 @@ impl crate::imports::App for Doorkeeper {
 #[test]
 fn the_app_says_who_it_is_or_why_not() {
     let host = HostInMemory::default();
-    let ask = |token| Auth::App.recognise(host.imports_with(&Doorkeeper), "m", token, &head());
+    let ask = |token| Auth::App.recognise(host.imports_with(&Doorkeeper), "m", token, &head(), &no_pages());
     let found = ask(Some("good")).unwrap();
     assert_eq!(Json::Object(found.ctx), json!({"userId": "alice", "roles": ["admin"], "mount": "m", "path": "/sync/push"}));
     assert_eq!(found.expires_at_ms, Some(2_000_000));
@@ -249,7 +253,10 @@ fn the_app_says_who_it_is_or_why_not() {
 fn an_open_login_can_be_kept_to_this_machine() {
     let host = HostInMemory::default();
     let auth = auth(json!({"mode": "none", "allowInsecure": true, "loopbackOnly": true, "ctx": {"userId": "dev"}})).unwrap();
-    let from = |address: &str| auth.recognise(host.imports(), "m", None, &RequestHead { remote_address: address.into(), ..head() });
+    let from = |address: &str| {
+        let head = RequestHead { remote_address: address.into(), ..head() };
+        auth.recognise(host.imports(), "m", None, &head, &no_pages())
+    };
     for here in ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"] {
         assert!(from(here).is_ok(), "{here}");
     }

@@ -5,6 +5,9 @@ use serde_json::{Map, Value as Json, json};
 /// What is added to the order of a cookie that must grow while the version does not.
 const ORDER_STEP: f64 = 1.0 / (1_u32 << 20) as f64;
 
+/// No order is greater: JavaScript's largest safe integer, as for versions.
+const ORDER_MAX: f64 = ((1_u64 << 53) - 1) as f64;
+
 /// Up to where a client has seen the log.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Cookie {
@@ -45,7 +48,8 @@ impl Cookie {
 
     fn parse_object(object: &Map<String, Json>) -> Option<Loading> {
         let (v, s) = (whole(object.get("v")?)?, whole(object.get("s")?)?);
-        let order = object.get("order")?.as_f64().filter(|order| order.is_finite())?;
+        // Beyond that a step up could not be told from none, and at last not be written.
+        let order = object.get("order")?.as_f64().filter(|order| (0.0..=ORDER_MAX).contains(order))?;
         let p = match object.get("p") {
             Some(p) => whole(p)?,
             None => 0,
@@ -111,7 +115,21 @@ mod tests {
             let source: Json = serde_json::from_str(good).unwrap();
             assert_eq!(Cookie::parse(&source).unwrap().to_json().to_string(), source.to_string(), "{good}");
         }
-        for bad in ["-1", "1.5", "\"3\"", "[]", "true", "{}", r#"{"order":"1","v":1,"s":1}"#, r#"{"order":1,"v":-1,"s":1}"#, "1e300"] {
+        for bad in [
+            "-1",
+            "1.5",
+            "\"3\"",
+            "[]",
+            "true",
+            "{}",
+            r#"{"order":"1","v":1,"s":1}"#,
+            r#"{"order":1,"v":-1,"s":1}"#,
+            "1e300",
+            r#"{"order":1.79e308,"v":1,"s":1}"#,
+            r#"{"order":9007199254740992,"v":1,"s":1}"#,
+            r#"{"order":-1,"v":1,"s":1}"#,
+            r#"{"order":null,"v":1,"s":1}"#,
+        ] {
             assert_eq!(Cookie::parse(&serde_json::from_str(bad).unwrap()), None, "{bad}");
         }
         assert_eq!(Cookie::parse(&json!(7.0)), Some(Cookie::Version(7)));

@@ -24,8 +24,10 @@ pub struct Mutation {
     pub id: u64,
     /// The mutator.
     pub name: String,
-    /// Null where they were absent.
+    /// Null where they were absent or could not be read.
     pub arguments: Json,
+    /// Why they could not be read: the mutation fails with it.
+    pub unreadable: Option<String>,
     /// What the client's clock said; may be fractional.
     pub timestamp: f64,
 }
@@ -377,6 +379,9 @@ impl Engine {
         if request.second_try && to_app && !note_try(writer.imports, mutation)? {
             let message = format!("mutator {} failed again and again", mutation.name);
             return Ok(MutationStatus::Error(MutationError { name: "Error".into(), message }));
+        }
+        if let Some(problem) = &mutation.unreadable {
+            return Ok(MutationStatus::Error(MutationError { name: "Error".into(), message: problem.clone() }));
         }
         let beginning = writer.begin_mutation();
         let done = match envelope::violation_in(&mutation.arguments, &self.options.envelopes) {

@@ -61,7 +61,7 @@ pub enum Operation {
 /// What a write did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Written {
-    /// The version it took.
+    /// The version it took; the current one where there was nothing to do.
     pub version: u64,
     /// Writes to rows that changed something, those that follow from deletions among them.
     pub changed: u64,
@@ -151,6 +151,9 @@ impl Engine {
         let transaction = self.begin(imports)?;
         let open = OpenMutation::read(sql, transaction.as_ref())?;
         let head = changes::head(sql, transaction.as_ref(), &self.options.region)?;
+        if operations.is_empty() {
+            return Ok(Written { version: open.map_or(head.version, |open| open.version), changed: 0 });
+        }
         let context = match (policy, &open) {
             (Policy::Bypass, _) => None,
             (Policy::Enforce(_), Some(open)) => Some(&open.context),

@@ -119,7 +119,8 @@ async fn of_mount(request: Request<Incoming>, visitor: &mut Visitor, mount: &Arc
         BodyPlan::Inline(bytes_max) => {
             match read_inline(body, bytes_max.min(mount.plan().max_body_bytes), &visitor.flow, &mut held).await {
                 Ok(body) => body,
-                Err(TooSlow) => return closing(StatusCode::REQUEST_TIMEOUT),
+                Err(Unread::TooSlow) => return closing(StatusCode::REQUEST_TIMEOUT),
+                Err(Unread::Broken) => return closing(StatusCode::BAD_REQUEST),
             }
         }
         BodyPlan::Object(_) => {
@@ -132,11 +133,16 @@ async fn of_mount(request: Request<Incoming>, visitor: &mut Visitor, mount: &Arc
     from_mount(answered.unwrap_or_else(|error| mount.fallback(error)), visitor)
 }
 
-/// A body that came too slowly.
-struct TooSlow;
+/// Why a body was not read to its end.
+enum Unread {
+    /// It came too slowly.
+    TooSlow,
+    /// Its chunks are none, or the client went away, whom no answer reaches.
+    Broken,
+}
 
 /// Reads a body that may have so many bytes, no faster than the client may send and no slower than it must.
-async fn read_inline(mut body: Incoming, bytes_max: u64, flow: &Flow, held: &mut Charge) -> Result<BodyIn, TooSlow> {
+async fn read_inline(mut body: Incoming, bytes_max: u64, flow: &Flow, held: &mut Charge) -> Result<BodyIn, Unread> {
     if body.size_hint().lower() > bytes_max {
         return Ok(BodyIn::Failed(BodyFailure::TooLarge));
     }
@@ -144,12 +150,11 @@ async fn read_inline(mut body: Incoming, bytes_max: u64, flow: &Flow, held: &mut
     let mut pace = Pace::new(flow.now(), flow.stall_timeout());
     loop {
         let patience = pace.deadline().saturating_sub(flow.now());
-        let Ok(frame) = tokio::time::timeout(patience, body.frame()).await else { return Err(TooSlow) };
+        let Ok(frame) = tokio::time::timeout(patience, body.frame()).await else { return Err(Unread::TooSlow) };
         let data = match frame {
             None => break,
             Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
-            // The client went away or broke the framing: whatever is answered reaches nobody.
-            Some(Err(_)) => return Ok(BodyIn::Failed(BodyFailure::Unavailable)),
+            Some(Err(_)) => return Err(Unread::Broken),
         };
         let count = u64::try_from(data.len()).unwrap_or(u64::MAX);
         if u64::try_from(bytes.len()).unwrap_or(u64::MAX).saturating_add(count) > bytes_max {

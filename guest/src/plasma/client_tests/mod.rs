@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod conversations;
+mod edges;
 mod hooks;
 mod operating;
 mod realtime;

@@ -33,7 +33,8 @@ fn who_comes_back_is_told_what_it_missed() {
     server.push("tok-alice", "g", "c", 1, &[inc("k"), inc("k")]);
     let back = |id: &str| server.stream("/sync/poke?auth=tok-bob", &[("last-event-id", id)]).ok().unwrap().events();
     assert_eq!(back("1")[1..], [poke(2)]);
-    for nothing in ["2", "9", "", "x"] {
+    assert_eq!(back("9")[1..], [poke(2)], "the server went back to older data");
+    for nothing in ["2", "", "x"] {
         assert_eq!(back(nothing).len(), 1, "{nothing}");
     }
 }
@@ -228,9 +229,19 @@ fn a_revoked_user_is_cut_off_and_others_stay() {
     let server = Server::new();
     let (alice, _) = server.socket("/sync/ws?auth=tok-alice", &[]).ok().unwrap();
     let stream = server.stream("/sync/poke?auth=tok-alice", &[]).ok().unwrap();
+    let changes = server.stream("/sync/poke?auth=tok-alice&mode=data&clientGroupID=g", &[]).ok().unwrap();
     let (bob, _) = server.socket("/sync/ws?auth=tok-bob", &[]).ok().unwrap();
+    alice.frames();
+    for peer in [&stream, &changes] {
+        peer.frames();
+    }
     assert_eq!(server.post("/admin/revoke", "admin-secret", &json!({"userId": "alice"})).json(), json!({"ok": true}));
     assert_eq!((alice.close_code(), stream.close_code(), bob.close_code()), (Some(4401), Some(4401), None));
+    assert!(alice.frames().is_empty(), "the code says it");
+    for peer in [&stream, &changes] {
+        assert_eq!(peer.events(), [("error".to_owned(), None, json!({"error": "unauthorized"}))], "a stream has no code");
+        assert_eq!(peer.close_code(), Some(4401));
+    }
 }
 
 #[test]

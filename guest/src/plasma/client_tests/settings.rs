@@ -141,6 +141,9 @@ fn a_table_without_rules_is_refused_where_rules_are_required() {
 fn what_has_no_effect_or_is_dangerous_is_said() {
     let warned = |changes| parse(changes).unwrap().warnings;
     assert!(warned(json!({"auth": {"mode": "none", "allowInsecure": true, "ctx": {"userId": "dev"}}}))[0].starts_with("auth.mode: "));
+    let secret = |bytes: usize| warned(json!({"auth": {"mode": "jwt", "alg": "HS256", "key": "s".repeat(bytes)}}));
+    assert!(secret(31)[0].starts_with("auth.key: the secret has fewer than 32 bytes"));
+    assert_eq!(secret(32), [""; 0]);
     assert!(warned(json!({"changeLog": {"triggers": true}}))[0].starts_with("changeLog.triggers: "));
     assert!(warned(json!({"sequencer": {"mode": "reserve"}}))[0].starts_with("sequencer.mode: "));
     assert!(warned(json!({"poke": false}))[0].starts_with("poke: "));

@@ -8,6 +8,7 @@ use super::{Answer, parse_id};
 use crate::http::{header, json_response};
 use crate::plasma::Call;
 use crate::plasma::compaction::CompactUpTo;
+use crate::plasma::failure::Failure;
 use crate::plasma::hooks::WriteHooks;
 use crate::plasma::jobs;
 use crate::plasma::metrics;
@@ -77,7 +78,17 @@ fn db(call: &Call<'_>, body: &Body) -> Answer {
     let parse =
         |(index, source): (usize, &Json)| Operation::parse(source).map_err(|problem| Refusal::invalid(format!("ops[{index}]: {problem}")));
     let operations: Vec<Operation> = listed.iter().enumerate().map(parse).collect::<Result<_, _>>()?;
+    let begun = std::time::Instant::now();
     let written = call.engine.write(call.imports, &policy, &operations, &WriteHooks::of(call)).map_err(|refused| match refused {
+        // Again it would take as long.
+        WriteRefused::Failure(Failure::Limit(_))
+            if begun.elapsed().as_millis() >= u128::from(call.settings.mutator_timeout_ms / 10 * 9) =>
+        {
+            Refusal::WriteFailed(format!(
+                "{} operations took longer than a transaction may stay open: send fewer at once",
+                operations.len()
+            ))
+        }
         WriteRefused::Authorization { table, action } => Refusal::WriteDenied { table, action: action.name() },
         WriteRefused::Invalid(reason) => Refusal::WriteFailed(reason),
         WriteRefused::Failure(failure) => failure.into(),

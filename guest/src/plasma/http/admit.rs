@@ -7,9 +7,11 @@ use super::credentials;
 use super::refusal::Refusal;
 use super::route::{ADMIN_READS, ADMIN_WRITES, Route};
 use crate::auth::{Denied, Recognised};
-use crate::http::{content_length, header_text, query_parameter};
+use crate::http::{content_length, has_known_coding, header_text, query_parameter};
 use crate::imports::RequestHead;
 use crate::plasma::Call;
+use crate::plasma::schema::has_zero_character;
+use crate::plasma::settings::Settings;
 use crate::registry::{AdmitAccept, BodyPlan};
 use crate::secrets;
 
@@ -75,6 +77,9 @@ pub fn admit(call: &Call<'_>, route: Option<&Route>, head: &RequestHead) -> Resu
         Route::Blob { .. } | Route::Snapshot | Route::Live => return Err(Refusal::NotFound),
         _ => {}
     }
+    if head.method == "POST" && !has_known_coding(head) {
+        return Err(Refusal::UnsupportedContentEncoding);
+    }
     let limit = if *route == Route::Pull { page_limit(call, head)? } else { None };
     let context = serde_json::to_vec(&Admitted { limit, ..admitted }).map_err(|error| Refusal::Internal(error.to_string()))?;
     Ok(AdmitAccept { body: BodyPlan::Inline(body_bytes_max), context })
@@ -83,7 +88,8 @@ pub fn admit(call: &Call<'_>, route: Option<&Route>, head: &RequestHead) -> Resu
 /// Recognises the caller of a request or upgrade.
 pub fn admit_caller(call: &Call<'_>, route: &Route, head: &RequestHead) -> Result<Admitted, Refusal> {
     let token = credentials::token(head, route.takes_query_token(&head.method));
-    let recognised = call.settings.auth.recognise(call.imports, call.mount, token.as_deref(), head);
+    let Settings { auth, cors, .. } = call.settings;
+    let recognised = auth.recognise(call.imports, call.mount, token.as_deref(), head, cors);
     let Recognised { mut ctx, expires_at_ms } = recognised.map_err(|denied| match denied {
         Denied::Refused(reason) => Refusal::Unauthorized(reason),
         Denied::Unavailable(problem) => Refusal::Unavailable(problem),
@@ -91,6 +97,10 @@ pub fn admit_caller(call: &Call<'_>, route: &Route, head: &RequestHead) -> Resul
     // These change with every token, and no rule may rest on them.
     ctx.remove("iat");
     ctx.remove("exp");
+    // PostgreSQL keeps no text with it, so no user of such a name can have anything.
+    if ctx.iter().any(|(name, value)| name.contains('\0') || has_zero_character(value)) {
+        return Err(Refusal::Unauthorized("the credentials hold U+0000".into()));
+    }
     if !ctx.get("userId").is_some_and(|user| user.is_string() || user.is_number()) {
         return Err(Refusal::Unauthorized("the credentials name no user".into()));
     }
@@ -119,7 +129,7 @@ fn check_size(limit: u64, head: &RequestHead) -> Result<(), Refusal> {
 }
 
 fn check_admin(call: &Call<'_>, head: &RequestHead) -> Result<(), Refusal> {
-    let presented = header_text(head, "authorization").and_then(|_| credentials::of_header(head)).unwrap_or_default();
+    let presented = credentials::of_bearer(head).unwrap_or_default();
     let good = call.settings.admin_token.as_ref().is_some_and(|token| secrets::equal(presented, token));
     if good { Ok(()) } else { Err(Refusal::Unauthorized("the admin token is needed".into())) }
 }

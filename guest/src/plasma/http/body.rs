@@ -1,5 +1,9 @@
 //! Bodies and what all of them have in common (section 5.3, steps 5 to 8; 5.4; 5.5).
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use serde_json::value::RawValue;
 use serde_json::{Map, Value as Json};
 use sha2::{Digest as _, Sha256};
 
@@ -18,6 +22,15 @@ const ID_CHARACTERS_MAX: usize = 256;
 
 /// A JSON body.
 pub struct Body(pub Map<String, Json>);
+
+/// The body of a push. Arguments that cannot be read are the error of their mutation alone: a refusal of the whole push would come back
+/// for ever, and hold up all that waits behind it in the client.
+pub struct PushBody {
+    /// With null for such arguments.
+    pub body: Body,
+    /// By the place of their mutation: why.
+    pub unreadable: BTreeMap<usize, String>,
+}
 
 /// Who calls, as the engine wants it.
 pub fn caller_of(admitted: &Admitted) -> Caller {
@@ -48,29 +61,11 @@ pub fn integer(value: &Json) -> Option<i64> {
 impl Body {
     /// Reads the body of a request.
     pub fn read(call: &Call<'_>, request: &Request) -> Result<Self, Refusal> {
-        let settings = call.settings;
-        let announced = content_length(&request.head);
-        let bytes = match &request.body {
-            BodyIn::Bytes(bytes) => bytes,
-            BodyIn::Empty => return Err(Refusal::invalid("the body must be a JSON object")),
-            BodyIn::Failed(BodyFailure::TooLarge) => {
-                let limit = settings.body_bytes_max;
-                return Err(Refusal::PayloadTooLarge { limit, got: announced.unwrap_or(0).max(limit + 1) });
-            }
-            BodyIn::Failed(_) | BodyIn::Stored(_) => return Err(Refusal::Unavailable("the body could not be read".into())),
-        };
-        let parse = |bytes: &[u8]| serde_json::from_slice::<Json>(bytes);
-        let parsed = if is_gzip(&request.head) {
-            let limit = if announced.is_some() { settings.payload_bytes_max } else { settings.body_bytes_max };
-            let inflated = gzip::inflate(bytes, limit).map_err(|problem| match problem {
-                Uninflatable::TooLarge(limit) => Refusal::PayloadTooLarge { limit, got: limit + 1 },
-                Uninflatable::Malformed => Refusal::invalid("the body is not gzip"),
-            })?;
-            parse(&inflated)
-        } else {
-            parse(bytes)
-        };
-        match parsed {
+        Self::parse(&inflated(call, request)?)
+    }
+
+    fn parse(bytes: &[u8]) -> Result<Self, Refusal> {
+        match serde_json::from_slice(bytes) {
             Ok(Json::Object(body)) => Ok(Self(body)),
             Ok(_) => Err(Refusal::invalid("the body must be a JSON object")),
             Err(_) => Err(Refusal::invalid("the body is not JSON")),
@@ -100,5 +95,75 @@ impl Body {
             Some(Json::String(got)) => Err(Refusal::SchemaMismatch { dialect, expected: expected.clone(), got: got.clone() }),
             _ => Err(Refusal::invalid("schemaVersion must be a string")),
         }
+    }
+}
+
+impl PushBody {
+    /// Reads the body of a push.
+    pub fn read(call: &Call<'_>, request: &Request) -> Result<Self, Refusal> {
+        let bytes = inflated(call, request)?;
+        match Body::parse(&bytes) {
+            Ok(body) => Ok(Self { body, unreadable: BTreeMap::new() }),
+            Err(refusal) => Self::with_unreadable(&bytes).ok_or(refusal),
+        }
+    }
+
+    /// The body without the arguments that cannot be read; none where that is not all that is wrong with it.
+    fn with_unreadable(bytes: &[u8]) -> Option<Self> {
+        // What is kept raw is only skipped: neither its depth nor its escapes matter.
+        let members: BTreeMap<String, &RawValue> = serde_json::from_slice(bytes).ok()?;
+        let mut body = Map::new();
+        let mut unreadable = BTreeMap::new();
+        for (key, raw) in members {
+            let value = if key == "mutations" { mutations(raw, &mut unreadable)? } else { serde_json::from_str(raw.get()).ok()? };
+            body.insert(key, value);
+        }
+        Some(Self { body: Body(body), unreadable })
+    }
+}
+
+/// The mutations of a push, with null for arguments that cannot be read.
+fn mutations(raw: &RawValue, unreadable: &mut BTreeMap<usize, String>) -> Option<Json> {
+    let listed: Vec<BTreeMap<String, &RawValue>> = serde_json::from_str(raw.get()).ok()?;
+    let mut mutations = Vec::with_capacity(listed.len());
+    for (index, members) in listed.into_iter().enumerate() {
+        let mut mutation = Map::new();
+        for (key, raw) in members {
+            let value = match serde_json::from_str(raw.get()) {
+                Ok(value) => value,
+                Err(problem) if key == "args" => {
+                    unreadable.insert(index, format!("args cannot be read: {problem}"));
+                    Json::Null
+                }
+                Err(_) => return None,
+            };
+            mutation.insert(key, value);
+        }
+        mutations.push(Json::Object(mutation));
+    }
+    Some(Json::Array(mutations))
+}
+
+/// The bytes of a body, inflated where they came in gzip.
+fn inflated<'a>(call: &Call<'_>, request: &'a Request) -> Result<Cow<'a, [u8]>, Refusal> {
+    let settings = call.settings;
+    let announced = content_length(&request.head);
+    let bytes = match &request.body {
+        BodyIn::Bytes(bytes) => bytes,
+        BodyIn::Empty => return Err(Refusal::invalid("the body must be a JSON object")),
+        BodyIn::Failed(BodyFailure::TooLarge) => {
+            let limit = settings.body_bytes_max;
+            return Err(Refusal::PayloadTooLarge { limit, got: announced.unwrap_or(0).max(limit + 1) });
+        }
+        BodyIn::Failed(_) | BodyIn::Stored(_) => return Err(Refusal::Unavailable("the body could not be read".into())),
+    };
+    if !is_gzip(&request.head) {
+        return Ok(Cow::Borrowed(bytes));
+    }
+    let limit = if announced.is_some() { settings.payload_bytes_max } else { settings.body_bytes_max };
+    match gzip::inflate(bytes, limit) {
+        Ok(inflated) => Ok(Cow::Owned(inflated)),
+        Err(Uninflatable::TooLarge(limit)) => Err(Refusal::PayloadTooLarge { limit, got: limit + 1 }),
+        Err(Uninflatable::Malformed) => Err(Refusal::invalid("the body is not gzip")),
     }
 }

@@ -9,11 +9,13 @@ const SUBPROTOCOL_PREFIX: &str = "auth.";
 
 /// The token of an `Authorization` header: its whole value, with or without `Bearer `.
 pub fn of_header(head: &RequestHead) -> Option<&str> {
-    let value = header_text(head, "authorization")?;
-    match value.split_at_checked("bearer ".len()) {
-        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer ") => Some(token.trim_start()),
-        _ => Some(value),
-    }
+    of_bearer(head).or_else(|| header_text(head, "authorization"))
+}
+
+/// The token of an `Authorization` header with the scheme `Bearer`.
+pub fn of_bearer(head: &RequestHead) -> Option<&str> {
+    let (scheme, token) = header_text(head, "authorization")?.split_at_checked("bearer ".len())?;
+    scheme.eq_ignore_ascii_case("bearer ").then(|| token.trim_start())
 }
 
 /// The token of a request: of the header, else (where the route allows it) of the query or of a subprotocol.

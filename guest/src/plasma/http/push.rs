@@ -1,8 +1,10 @@
 //! `POST /push` (section 6).
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value as Json, json};
 
-use super::body::{Body, caller_of, integer, parse_id};
+use super::body::{Body, PushBody, caller_of, integer, parse_id};
 use super::refusal::Refusal;
 use super::{Admitted, Answer};
 use crate::http::{header, json_response};
@@ -12,14 +14,15 @@ use crate::plasma::errors::{Report, error_body};
 use crate::plasma::hooks::WriteHooks;
 use crate::plasma::metrics::{Stopwatch, Work};
 use crate::plasma::push::{Mutation, MutationResult, MutationStatus, OverLimit, PushRefused, PushReply, PushRequest};
+use crate::plasma::schema::{JSON_DEPTH_MAX, is_deeper_than};
 use crate::registry::{Request, Response};
 
 /// Processes a push and answers it.
 pub fn push(call: &Call<'_>, request: &Request, admitted: &Admitted, watch: &Stopwatch) -> Answer {
-    let body = Body::read(call, request)?;
+    let PushBody { body, unreadable } = PushBody::read(call, request)?;
     let dialect = body.dialect("push")?;
     body.check_schema(call, dialect)?;
-    let push = shape(call, &body, dialect, request.failure.is_some())?;
+    let push = shape(call, &body, unreadable, dialect, request.failure.is_some())?;
     for mutation in &push.mutations {
         admitted.check_ids(Some(&push.client_group_id), Some(&mutation.client_id))?;
     }
@@ -34,10 +37,17 @@ pub fn push(call: &Call<'_>, request: &Request, admitted: &Admitted, watch: &Sto
 }
 
 /// The request, if its shape is right.
-fn shape(call: &Call<'_>, body: &Body, dialect: Dialect, second_try: bool) -> Result<PushRequest, Refusal> {
+fn shape(
+    call: &Call<'_>,
+    body: &Body,
+    mut unreadable: BTreeMap<usize, String>,
+    dialect: Dialect,
+    second_try: bool,
+) -> Result<PushRequest, Refusal> {
     let client_group_id = parse_id("clientGroupID", body.0.get("clientGroupID"))?;
     let listed = body.0.get("mutations").and_then(Json::as_array).ok_or_else(|| Refusal::invalid("mutations must be an array"))?;
-    let mutations: Vec<Mutation> = listed.iter().map(mutation).collect::<Result<_, _>>()?;
+    let parse = |(index, source): (usize, &Json)| mutation(source, unreadable.remove(&index));
+    let mutations: Vec<Mutation> = listed.iter().enumerate().map(parse).collect::<Result<_, _>>()?;
     let rejects = call.settings.over_limit_rejects || dialect == Dialect::Native;
     Ok(PushRequest {
         dialect,
@@ -50,16 +60,20 @@ fn shape(call: &Call<'_>, body: &Body, dialect: Dialect, second_try: bool) -> Re
     })
 }
 
-fn mutation(source: &Json) -> Result<Mutation, Refusal> {
+fn mutation(source: &Json, unreadable: Option<String>) -> Result<Mutation, Refusal> {
     let source = source.as_object().ok_or_else(|| Refusal::invalid("a mutation must be an object"))?;
     let id = source.get("id").and_then(integer).and_then(|id| u64::try_from(id).ok()).filter(|id| *id >= 1);
     let timestamp = source.get("timestamp").and_then(Json::as_f64);
+    let arguments = source.get("args").cloned().unwrap_or(Json::Null);
+    let too_deep = || is_deeper_than(&arguments, JSON_DEPTH_MAX).then(|| format!("args are nested deeper than {JSON_DEPTH_MAX} levels"));
+    let unreadable = unreadable.or_else(too_deep);
     Ok(Mutation {
         id: id.ok_or_else(|| Refusal::invalid("id of a mutation must be an integer from 1"))?,
         client_id: parse_id("clientID of a mutation", source.get("clientID"))?,
         name: parse_id("name of a mutation", source.get("name"))?,
         timestamp: timestamp.ok_or_else(|| Refusal::invalid("timestamp of a mutation must be a number"))?,
-        arguments: source.get("args").cloned().unwrap_or(Json::Null),
+        arguments: if unreadable.is_some() { Json::Null } else { arguments },
+        unreadable,
     })
 }
 

@@ -33,6 +33,7 @@ pub fn query(call: &Call<'_>, request: &Request, admitted: &Admitted) -> Answer 
     let reply = call.engine.query(call.imports, &admitted.ctx, source, parameters.as_ref()).map_err(|refused| match refused {
         QueryRefused::Invalid(problem) => Refusal::invalid(problem.to_string()),
         QueryRefused::Unbound(problem) => Refusal::invalid(problem.to_string()),
+        QueryRefused::TooMuch(problem) => Refusal::invalid(problem),
         QueryRefused::Failure(failure) => failure.into(),
     })?;
     Ok(json_response(200, json!({"ok": true, "version": reply.version, "rows": reply.rows}).to_string()))

@@ -10,6 +10,9 @@ use crate::plasma::errors::{Report, error_body};
 use crate::plasma::failure::Failure;
 use crate::registry::Response;
 
+/// What is wrong with another coding.
+const CODINGS: &str = "bodies come as they are or in gzip";
+
 /// Why a request was refused. Each variant is one reply.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Refusal {
@@ -24,6 +27,8 @@ pub enum Refusal {
         /// Bytes that came, or more than that.
         got: u64,
     },
+    /// The body came in a coding that is not undone here.
+    UnsupportedContentEncoding,
     /// No good credentials.
     Unauthorized(String),
     /// Not this user's.
@@ -101,6 +106,8 @@ impl Refusal {
         match self {
             Refusal::MethodNotAllowed(methods) => response.headers.push(header("allow", format!("{}, OPTIONS", methods.join(", ")))),
             Refusal::Unauthorized(_) => response.headers.push(header("www-authenticate", "Bearer")),
+            // RFC 9110, section 15.5.16.
+            Refusal::UnsupportedContentEncoding => response.headers.push(header("accept-encoding", "gzip")),
             Refusal::Aborted | Refusal::Unavailable(_) => response.headers.push(header("retry-after", "1")),
             _ => {}
         }
@@ -116,6 +123,7 @@ impl Refusal {
             Refusal::NotFound => (404, error_body("not-found", Json::Null)),
             Refusal::MethodNotAllowed(_) => (405, error_body("method-not-allowed", Json::Null)),
             Refusal::PayloadTooLarge { limit, got } => (413, error_body("payload-too-large", json!({"limit": limit, "got": got}))),
+            Refusal::UnsupportedContentEncoding => (415, reason("unsupported-content-encoding", CODINGS)),
             Refusal::Unauthorized(why) => (401, reason("unauthorized", why)),
             Refusal::Forbidden(why) => (403, reason("forbidden", why)),
             Refusal::InvalidRequest(why) => (400, reason("invalid-request", why)),
@@ -146,6 +154,7 @@ impl Refusal {
             Refusal::Unauthorized(_) | Refusal::Forbidden(_) => Some(Report::Unauthorized),
             Refusal::InvalidRequest(reason) => invalid(reason.clone()),
             Refusal::PayloadTooLarge { limit, got } => invalid(format!("a body of {got} bytes, limit {limit}")),
+            Refusal::UnsupportedContentEncoding => invalid(CODINGS.into()),
             Refusal::TooManyMutations { limit, got } => invalid(format!("{got} mutations, limit {limit}")),
             Refusal::BlobInvalidRequest(reason) => Some(Report::BlobInvalidRequest { reason: reason.clone() }),
             Refusal::ProtocolMismatch { got, .. } => Some(Report::ProtocolMismatch { got: *got }),

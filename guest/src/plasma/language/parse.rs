@@ -12,6 +12,11 @@ use crate::plasma::schema::{Column, ColumnType, Schema, Table};
 
 /// Conditions in one predicate; SQLite takes expressions no deeper than 1000.
 const CONDITIONS_MAX: usize = 400;
+/// `exists` within one another, and in one predicate. Databases join them, with the tables of the read predicates on top: SQLite takes 64
+/// tables in a join, and PostgreSQL plans many of them slowly.
+const EXISTS_DEPTH_MAX: usize = 8;
+/// See [`EXISTS_DEPTH_MAX`].
+const EXISTS_MAX: usize = 20;
 
 /// What is wrong with a predicate or a query: 400 `invalid-request`, or a problem of the configuration.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -68,7 +73,7 @@ pub(super) fn parse_with_shape(
     path: &str,
     allowed: Allowed,
 ) -> Result<Predicate, Invalid> {
-    let mut parser = Parser { schema, allowed, conditions: 0 };
+    let mut parser = Parser { schema, allowed, conditions: 0, exists: 0, exists_depth: 0 };
     parser.predicate(source, path, row, None)
 }
 
@@ -76,6 +81,10 @@ struct Parser<'a> {
     schema: &'a Schema,
     allowed: Allowed,
     conditions: usize,
+    /// How many there were so far.
+    exists: usize,
+    /// Around the present place.
+    exists_depth: usize,
 }
 
 impl<'a> Parser<'a> {
@@ -108,11 +117,17 @@ impl<'a> Parser<'a> {
     fn exists(&mut self, source: &Json, path: &str, row: Option<Shape<'a>>) -> Result<Exists, Invalid> {
         let object = source.as_object().ok_or_else(|| Invalid::new(path, "must be an object"))?;
         known_keys(object, &["table", "where"], path)?;
+        self.exists += 1;
+        self.exists_depth += 1;
+        if self.exists > EXISTS_MAX || self.exists_depth > EXISTS_DEPTH_MAX {
+            return Err(Invalid::new(path, format!("more than {EXISTS_MAX} exists, or more than {EXISTS_DEPTH_MAX} within one another")));
+        }
         let table = known_table(self.schema, object.get("table"), &format!("{path}.table"))?;
         let condition = match object.get("where") {
             None => Predicate::Const(true),
             Some(condition) => self.predicate(condition, &format!("{path}.where"), Some(Shape::Table(table)), row)?,
         };
+        self.exists_depth -= 1;
         Ok(Exists { table: table.name.clone(), condition: Box::new(condition) })
     }
 

@@ -22,6 +22,9 @@ pub enum Transport {
 }
 
 impl Transport {
+    /// Both.
+    pub const ALL: [Transport; 2] = [Transport::Sse, Transport::Ws];
+
     /// As it appears in topics, groups and metrics.
     pub fn name(self) -> &'static str {
         match self {
@@ -32,7 +35,7 @@ impl Transport {
 
     /// From a name.
     pub fn named(name: &str) -> Option<Self> {
-        [Transport::Sse, Transport::Ws].into_iter().find(|transport| transport.name() == name)
+        Self::ALL.into_iter().find(|transport| transport.name() == name)
     }
 }
 

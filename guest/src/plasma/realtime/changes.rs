@@ -7,7 +7,7 @@ use serde_json::{Value as Json, json};
 
 use super::attachment::Attachment;
 use super::events;
-use crate::imports::Level;
+use crate::imports::{Frame, Level};
 use crate::plasma::Call;
 use crate::plasma::cookie::Cookie;
 use crate::plasma::engine::Dialect;
@@ -46,7 +46,7 @@ pub fn catch_up(call: &Call<'_>, attachment: &mut Attachment, outcome: &mut Outc
             outcome.close = Some(close(code::GOING_AWAY));
         }
         Err(PullRefused::ClientGroupOwner) => {
-            outcome.send.push(events::unauthorized());
+            outcome.send.push(Frame::Text(events::unauthorized()));
             outcome.close = Some(close(code::UNAUTHORIZED));
         }
         Err(PullRefused::Failure(failure)) => {
@@ -58,6 +58,6 @@ pub fn catch_up(call: &Call<'_>, attachment: &mut Attachment, outcome: &mut Outc
     }
 }
 
-fn page(before: &Json, after: &Json, reply: &PullReply) -> crate::imports::Frame {
+fn page(before: &Json, after: &Json, reply: &PullReply) -> Frame {
     events::changes(before, after, &json!(reply.last_mutation_ids), &reply.patch)
 }

@@ -33,17 +33,16 @@ fn pause_ms(call: &Call<'_>) -> Option<u64> {
 }
 
 fn pokes(version: u64, pause_ms: u64, groups: &[Group]) -> Deliveries {
-    let transports = [Transport::Sse, Transport::Ws];
     let encode = |transport| text_template(events::poke(transport, version), Some(version | PAUSE), Some(pause_ms));
     let outcome = |group: &Group| {
-        let index = transports.iter().position(|transport| transport.name() == group.name);
+        let index = Transport::ALL.iter().position(|transport| transport.name() == group.name);
         let cursor = group.cursor.unwrap_or(0);
         match index.and_then(|index| u32::try_from(index).ok()) {
             Some(index) if cursor & PAUSE == 0 && cursor < version => GroupOutcome::Send(vec![index]),
             _ => GroupOutcome::Skip,
         }
     };
-    Deliveries { frames: transports.map(encode).into(), outcomes: groups.iter().map(outcome).collect() }
+    Deliveries { frames: Transport::ALL.map(encode).into(), outcomes: groups.iter().map(outcome).collect() }
 }
 
 fn text_template(text: String, cursor_after: Option<u64>, alarm_after_ms: Option<u64>) -> Template {

@@ -45,8 +45,8 @@ pub fn more(transport: Transport, version: u64) -> Frame {
 }
 
 /// The credentials have ended; the response ends with it.
-pub fn unauthorized() -> Frame {
-    Frame::Text(event(None, "error", &json!({"error": "unauthorized"})))
+pub fn unauthorized() -> String {
+    event(None, "error", &json!({"error": "unauthorized"}))
 }
 
 /// The client's state is lost; the response ends with it.

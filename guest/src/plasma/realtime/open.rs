@@ -5,7 +5,7 @@ use serde_json::Value as Json;
 use super::attachment::{Attachment, Changes, Transport};
 use super::changes;
 use super::events;
-use super::topics::{ORDER_KEY, Presence, group_topic, user_topic};
+use super::topics::{ORDER_KEY, Presence, connection_count, group_topic, user_topic};
 use crate::contract::exports::syncline::sync::http::StreamStart;
 use crate::contract::exports::syncline::sync::socket::Accept;
 use crate::http::{header, header_list, header_text, query_parameter};
@@ -52,9 +52,20 @@ fn accept_socket(call: &Call<'_>, head: &RequestHead) -> Result<Accept, Refusal>
         return Err(Refusal::NotFound);
     }
     let admitted = admit_caller(call, &Route::Socket, head)?;
+    let subprotocol = subprotocol(head)?;
     let start = begin(call, poke, &admitted, named_group(head)?, Transport::Ws, None, None)?;
-    let subprotocol = header_list(head, "sec-websocket-protocol").find(|entry| *entry == SUBPROTOCOL).map(str::to_owned);
     Ok(Accept { subprotocol, headers: Vec::new(), start })
+}
+
+/// The subprotocol, where the client offers any. A browser ends a connection whose answer names none of those that it offered, and a
+/// credential among them is not one to be named.
+fn subprotocol(head: &RequestHead) -> Result<Option<String>, Refusal> {
+    let mut offered = header_list(head, "sec-websocket-protocol").filter(|entry| !entry.is_empty()).peekable();
+    if offered.peek().is_none() {
+        return Ok(None);
+    }
+    let found = offered.find(|entry| *entry == SUBPROTOCOL).map(str::to_owned);
+    found.map(Some).ok_or_else(|| Refusal::invalid(format!("of subprotocols {SUBPROTOCOL} must be offered")))
 }
 
 /// The client group that the query names.
@@ -90,7 +101,7 @@ fn begin(
     {
         return Err(Refusal::Forbidden("client-group-owner"));
     }
-    if call.imports.pubsub.members(&user_topic(&user_id)).len() as u64 >= poke.connections_per_user_max {
+    if connection_count(call, &user_id) as u64 >= poke.connections_per_user_max {
         return Err(Refusal::Forbidden("too-many-connections"));
     }
     let presence = Presence { transport, of_group: client_group_id.is_some(), of_changes: changes.is_some() };
@@ -111,7 +122,8 @@ fn begin(
         if poke.coalesce_ms > 0 {
             outcome.cursors = vec![(call.throttled_topic(), version)];
         }
-        if last_event_id.and_then(|id| id.parse::<u64>().ok()).is_some_and(|seen| seen < version) {
+        // A version that is not there yet: the server went back to older data, which the client learns when it pulls.
+        if last_event_id.and_then(|id| id.parse::<u64>().ok()).is_some_and(|seen| seen != version) {
             outcome.send.push(crate::imports::Frame::Text(events::poke(transport, version)));
         }
     }
@@ -135,7 +147,7 @@ fn subscribe(call: &Call<'_>, poke: &Poke, user_id: &str, client_group_id: Optio
     } else {
         subscribe(call.poke_topic(transport), Mode::ForwardText, None, None);
     }
-    subscribe(user_topic(user_id), Mode::ForwardText, None, Some(presence));
+    subscribe(user_topic(transport, user_id), Mode::ForwardText, None, Some(presence));
     if let Some(id) = client_group_id {
         subscribe(group_topic(id), Mode::ForwardText, None, Some(presence));
     }

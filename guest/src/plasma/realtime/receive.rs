@@ -44,7 +44,7 @@ pub fn closed(call: &Call<'_>, connection: &Connection) {
 fn wake(call: &Call<'_>, connection: &Connection, attachment: &mut Attachment, outcome: &mut Outcome) {
     if attachment.expires_in_ms(call.imports.now_ms) == Some(0) {
         if attachment.transport == Transport::Sse {
-            outcome.send.push(events::unauthorized());
+            outcome.send.push(Frame::Text(events::unauthorized()));
         }
         outcome.close = Some(close(code::UNAUTHORIZED));
         return;

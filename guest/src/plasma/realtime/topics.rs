@@ -5,7 +5,8 @@
 //! | `plasma/v/sse`, `plasma/v/ws` | connections that are poked | the encoded poke |
 //! | `plasma/v/throttled` | the same, where pokes are coalesced | the version |
 //! | `plasma/v/changes` | streams of changes | the version |
-//! | `plasma/cg/<clientGroupID>`, `plasma/user/<userId>` | every connection, so that it can be found | a close |
+//! | `plasma/cg/<clientGroupID>` | every connection of the group, so that it can be found | nothing |
+//! | `plasma/user/sse/<userId>`, `plasma/user/ws/<userId>` | every connection of the user, so that it can be found | the end of its credentials |
 
 use super::attachment::Transport;
 use super::events;
@@ -63,9 +64,14 @@ pub fn group_topic(client_group_id: &str) -> String {
     format!("plasma/cg/{client_group_id}")
 }
 
-/// The topic by which connections of a user are found.
-pub fn user_topic(user_id: &str) -> String {
-    format!("plasma/user/{user_id}")
+/// The topic by which connections of a user are found, of one transport.
+pub fn user_topic(transport: Transport, user_id: &str) -> String {
+    format!("plasma/user/{}/{user_id}", transport.name())
+}
+
+/// How many connections a user has.
+pub fn connection_count(call: &Call<'_>, user_id: &str) -> usize {
+    Transport::ALL.into_iter().map(|transport| call.imports.pubsub.members(&user_topic(transport, user_id)).len()).sum()
 }
 
 /// Tells everybody that a version is there. Of those that wait for a reader only the newest is sent.
@@ -84,7 +90,7 @@ pub fn publish_pokes(call: &Call<'_>, version: u64) {
     if poke.coalesce_ms > 0 {
         publish(call.throttled_topic(), version.to_string());
     } else {
-        for transport in [Transport::Sse, Transport::Ws] {
+        for transport in Transport::ALL {
             publish(call.poke_topic(transport), events::poke(transport, version));
         }
     }
@@ -106,7 +112,8 @@ pub fn more_to_pull(call: &Call<'_>, user_id: &str, client_group_id: &str, cooki
     let poked = |topic: &str| members(call, topic).into_iter().filter(|(_, presence)| !presence.of_changes);
     let mut found: Vec<_> = poked(&group_topic(client_group_id)).collect();
     if found.is_empty() {
-        found = poked(&user_topic(user_id)).filter(|(_, presence)| !presence.of_group).collect();
+        let of_user = Transport::ALL.into_iter().flat_map(|transport| poked(&user_topic(transport, user_id)));
+        found = of_user.filter(|(_, presence)| !presence.of_group).collect();
     }
     for (connection, presence) in found {
         call.imports.pubsub.send(connection, events::more(presence.transport, version));
@@ -133,16 +140,19 @@ pub fn poke_group(call: &Call<'_>, client_group_id: &str, version: u64) {
     }
 }
 
-/// Ends every connection of a user.
+/// Ends every connection of a user. A stream has no close code: an event says why.
 pub fn revoke(call: &Call<'_>, user_id: &str) {
-    call.imports.pubsub.publish(Publication {
-        topic: user_topic(user_id),
-        message: Vec::new(),
-        order: None,
-        class: Class::MustDeliver,
-        except: None,
-        close: Some(close(code::UNAUTHORIZED)),
-    });
+    for transport in Transport::ALL {
+        let message = if transport == Transport::Sse { events::unauthorized().into_bytes() } else { Vec::new() };
+        call.imports.pubsub.publish(Publication {
+            topic: user_topic(transport, user_id),
+            message,
+            order: None,
+            class: Class::MustDeliver,
+            except: None,
+            close: Some(close(code::UNAUTHORIZED)),
+        });
+    }
 }
 
 fn members(call: &Call<'_>, topic: &str) -> Vec<(u64, Presence)> {

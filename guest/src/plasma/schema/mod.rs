@@ -21,7 +21,7 @@ pub use diff::{ChangedColumn, ColumnName, NewColumn, SchemaDiff, needs_reset};
 pub use key::{key_text, pk_json};
 pub use migration::{MigrationStatement, impossible, migration_statements};
 pub(super) use parse::{pair_problem, relation_problem};
-pub use value::{ValueError, complete_row, normalize, normalize_key, normalize_set};
+pub use value::{JSON_DEPTH_MAX, ValueError, complete_row, is_deeper_than, normalize, normalize_key, normalize_set};
 pub(super) use value::{has_zero_character, normal_value, number_text, real_json};
 
 use crate::plasma::language::Predicate;

@@ -10,6 +10,10 @@ use crate::plasma::envelope::{self, EnvelopeLimits};
 /// Digits of a `bigint`; PostgreSQL's `numeric` has an end, and an index entry a smaller one.
 const BIGINT_DIGITS_MAX: usize = 1000;
 
+/// Levels of arrays and objects within a `json` value, and within the arguments of a mutation. It leaves room for what is put around
+/// them: whatever reads JSON here takes 127 levels.
+pub const JSON_DEPTH_MAX: usize = 100;
+
 /// Why a value cannot be written. The texts are those that clients see.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum ValueError {
@@ -30,6 +34,9 @@ pub enum ValueError {
     /// A string holds U+0000, which PostgreSQL cannot keep.
     #[error("column {0} must not contain U+0000")]
     ZeroCharacter(String),
+    /// Arrays and objects within one another, too many of them.
+    #[error("column {0} takes no more than {JSON_DEPTH_MAX} levels of nesting")]
+    Depth(String),
     /// Not an envelope, or beyond its limits.
     #[error("invalid envelope in {column}: {reason}")]
     Envelope {
@@ -55,6 +62,9 @@ pub fn normalize(column: &Column, value: &Json, limits: &EnvelopeLimits) -> Resu
     }
     if has_zero_character(value) {
         return Err(ValueError::ZeroCharacter(column.name.clone()));
+    }
+    if is_deeper_than(value, JSON_DEPTH_MAX) {
+        return Err(ValueError::Depth(column.name.clone()));
     }
     if column.encrypted {
         let checked = envelope::check(value, limits);
@@ -85,6 +95,16 @@ pub(in crate::plasma) fn has_zero_character(value: &Json) -> bool {
         Json::String(text) => text.contains('\0'),
         Json::Array(members) => members.iter().any(has_zero_character),
         Json::Object(object) => object.iter().any(|(key, member)| key.contains('\0') || has_zero_character(member)),
+        _ => false,
+    }
+}
+
+/// Whether arrays and objects lie within one another more than so many levels deep; a scalar has none.
+pub fn is_deeper_than(value: &Json, levels: usize) -> bool {
+    let goes_on = |member: &Json| is_deeper_than(member, levels.saturating_sub(1));
+    match value {
+        Json::Array(members) => levels == 0 || members.iter().any(goes_on),
+        Json::Object(object) => levels == 0 || object.values().any(goes_on),
         _ => false,
     }
 }

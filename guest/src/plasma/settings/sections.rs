@@ -122,10 +122,7 @@ impl Rest {
     }
 
     fn warnings(&self, auth: Option<&Auth>) -> Vec<String> {
-        let mut warnings = Vec::new();
-        if matches!(auth, Some(Auth::Open { .. })) {
-            warnings.push("auth.mode: none: whoever reaches the server is let in as one user".into());
-        }
+        let mut warnings = auth.map(Auth::warnings).unwrap_or_default();
         if self.change_log.triggers {
             warnings.push("changeLog.triggers: has no effect in this version".into());
         }

@@ -145,6 +145,7 @@ impl World {
             id: *id,
             name: (*name).into(),
             arguments: arguments.clone(),
+            unreadable: None,
             timestamp: 910.6,
         };
         PushRequest {

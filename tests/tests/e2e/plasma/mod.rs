@@ -2,6 +2,7 @@
 
 mod access;
 mod administration;
+mod bad_input;
 mod pokes;
 mod pull;
 mod push;
