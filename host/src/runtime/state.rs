@@ -66,6 +66,8 @@ pub(crate) struct Call {
     pub(crate) bundles: Vec<Vec<Effect>>,
     /// It is held to the quota of its mount.
     pub(crate) has_quota: bool,
+    /// It may take long, and so may its transactions.
+    pub(crate) is_long: bool,
     /// More than one input is handled: transactions may follow each other.
     pub(crate) several_inputs: bool,
     /// Keeps a group open for the next of its transactions.
@@ -93,6 +95,7 @@ impl Call {
             aborted: false,
             bundles: vec![Vec::new()],
             has_quota: invocation.has_quota(),
+            is_long: invocation.is_long(),
             several_inputs: invocation.has_several_inputs(),
             hold: None,
             overlay: HashMap::new(),

@@ -117,8 +117,9 @@ impl HostTransaction for State {
                 if call.several_inputs && call.hold.is_none() {
                     call.hold = Some(database.hold());
                 }
-                let open_max = self.mount()?.transaction_open_max();
-                database.begin_within(open_max).await
+                let is_long = call.is_long;
+                let time = self.mount()?.transaction_time(is_long);
+                database.begin_within(time).await
             }
             Err(error) => Err(error),
         };

@@ -2,6 +2,8 @@
 
 mod access;
 mod administration;
+mod growing;
+mod lagging;
 mod pokes;
 mod pull;
 mod push;
