@@ -174,7 +174,10 @@ impl Instance {
     ) -> (wasmtime::Result<Answer>, Option<Call>) {
         self.store.data_mut().call = Some(call);
         self.store.data_mut().in_task = matches!(invocation, Invocation::Task { .. });
-        self.store.data_mut().deadline = Instant::now() + deadline;
+        // Whoever may take long must come along all the same.
+        let patience = invocation.is_long().then(|| Duration::from_millis(self.revision.plan.call_deadline_ms));
+        self.store.data_mut().patience = patience;
+        self.store.data_mut().deadline = Instant::now() + patience.unwrap_or(deadline);
         // The epoch may have moved on while the instance was idle.
         self.store.set_epoch_deadline(1);
         self.store.data().standard_error.refill();

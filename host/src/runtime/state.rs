@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 use wasmtime::component::ResourceTable;
@@ -32,6 +33,8 @@ pub struct State {
     pub(crate) in_task: bool,
     /// When whatever runs now must be over.
     pub(crate) deadline: Instant,
+    /// So much later after each statement, in a call that may take long.
+    pub(crate) patience: Option<Duration>,
     /// Snapshots that the instance holds.
     pub(crate) snapshots: usize,
     /// What it may still say in a panic.
@@ -198,6 +201,7 @@ impl State {
             call: None,
             in_task: false,
             deadline: Instant::now(),
+            patience: None,
             snapshots: 0,
             standard_error,
         }
@@ -227,6 +231,13 @@ impl State {
     /// Bytes of memory that the instance has grown to.
     pub(crate) fn memory_bytes(&self) -> usize {
         self.limits.bytes
+    }
+
+    /// A statement has come to its end.
+    pub(crate) fn came_along(&mut self) {
+        if let Some(patience) = self.patience {
+            self.deadline = Instant::now() + patience;
+        }
     }
 
     pub(crate) fn table(&mut self) -> &mut ResourceTable {

@@ -80,6 +80,7 @@ impl HostSnapshot for State {
         row_limit: Option<u32>,
     ) -> wasmtime::Result<Result<RowSet, Error>> {
         let rows = self.table().get_mut(&snapshot)?.0.query(&statement.into(), row_limit).await;
+        self.came_along();
         Ok(rows.map(RowSet::from).map_err(|error| self.noted(error)))
     }
 
@@ -123,6 +124,7 @@ impl HostTransaction for State {
             }
             Err(error) => Err(error),
         };
+        self.came_along();
         match opened {
             // While it waited for the writer, a group that it rests on may have been lost.
             Ok(transaction) if self.mount()?.is_lost(id) => {
@@ -153,6 +155,7 @@ impl HostTransaction for State {
             Ok(root) => root.transaction.execute(&statement.into(), None).await,
             Err(error) => return Ok(Err(error)),
         };
+        self.came_along();
         Ok(done.map(RowSet::from).map_err(|error| self.noted(error)))
     }
 
@@ -169,6 +172,7 @@ impl HostTransaction for State {
             Ok(root) => root.transaction.execute_batch(&statements).await,
             Err(error) => return Ok(Err(error)),
         };
+        self.came_along();
         Ok(done.map(|sets| sets.into_iter().map(RowSet::from).collect()).map_err(|error| self.noted(error)))
     }
 
