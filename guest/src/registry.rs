@@ -5,13 +5,14 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use crate::contract::exports::syncline::sync::{http, live, mounts, socket};
+use crate::contract::exports::syncline::sync::{http, live, mounts, socket, timer};
 use crate::imports::{ConnectionId, Imports, Publication, RequestHead};
 
-pub use http::{Accept as AdmitAccept, Admission, BodyIn, BodyOut, BodyPlan, Response};
+pub use http::{Accept as AdmitAccept, Admission, BodyIn, BodyOut, BodyPlan, Response, Work};
 pub use live::{Alarm, Connection, Failure, Outcome};
 pub use mounts::Plan;
 pub use socket::{Deliveries, Group, Input, UpgradeResult};
+pub use timer::FailedPost;
 
 /// Every protocol that this component speaks.
 pub static PROTOCOLS: &[&dyn Protocol] = &[&crate::secsync::Secsync, &crate::plasma::Plasma];
@@ -87,6 +88,8 @@ pub trait Mount {
     fn fire(&self, imports: Imports<'_>, name: &str, payload: Vec<u8>, cursor: Option<Vec<u8>>) -> Option<Vec<u8>> {
         None
     }
+    /// A post failed for the first time, or was given up.
+    fn post_failed(&self, imports: Imports<'_>, connection: ConnectionId, post: FailedPost) {}
 }
 
 /// A request with its body, as `http.handle` gets it.

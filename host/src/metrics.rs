@@ -33,6 +33,7 @@ pub struct Metrics {
     gate_calls: IntGaugeVec,
     backlog_pieces: IntGaugeVec,
     backlog_bytes: IntGaugeVec,
+    waiting_bytes: IntGaugeVec,
     database_bytes: IntGaugeVec,
     jobs: IntCounterVec,
     posts: IntCounterVec,
@@ -93,6 +94,7 @@ pub(crate) struct Load {
     pub(crate) gate_calls: usize,
     pub(crate) backlog_pieces: usize,
     pub(crate) backlog_bytes: usize,
+    pub(crate) waiting_bytes: usize,
 }
 
 /// A value of a mount: name, labels, value, whether it only grows.
@@ -149,6 +151,7 @@ impl Metrics {
             gate_calls: gauges("syncline_gate_calls", "Calls that run, or whose effects wait for the disk", &["mount"])?,
             backlog_pieces: gauges("syncline_backlog_pieces", "Released work that is not done yet", &["mount"])?,
             backlog_bytes: gauges("syncline_backlog_bytes", "Bytes of released work that is not done yet", &["mount"])?,
+            waiting_bytes: gauges("syncline_waiting_bytes", "Bytes that wait in the queues of all connections", &["mount"])?,
             database_bytes: gauges("syncline_database_bytes", "Bytes of databases on disk, their logs included", &["mount"])?,
             log_bytes: gauges("syncline_database_log_bytes", "Bytes of the write-ahead logs of databases", &["mount"])?,
             snapshot_seconds: gauges("syncline_snapshot_seconds", "How long the oldest snapshot has been open", &["mount"])?,
@@ -187,7 +190,9 @@ impl Metrics {
         for result in ["sent", "retried", "failed"] {
             self.posts.with_label_values(&[mount, result]);
         }
-        for gauges in [&self.posts_waiting, &self.connections, &self.gate_calls, &self.backlog_pieces, &self.backlog_bytes] {
+        for gauges in
+            [&self.posts_waiting, &self.connections, &self.gate_calls, &self.backlog_pieces, &self.backlog_bytes, &self.waiting_bytes]
+        {
             gauges.with_label_values(&[mount]);
         }
         for counter in [&self.connections_total, &self.publications, &self.slow_readers] {
@@ -227,6 +232,7 @@ impl Metrics {
         set(&self.gate_calls, &[mount], load.gate_calls);
         set(&self.backlog_pieces, &[mount], load.backlog_pieces);
         set(&self.backlog_bytes, &[mount], load.backlog_bytes);
+        set(&self.waiting_bytes, &[mount], load.waiting_bytes);
     }
 
     pub(crate) fn database_size(&self, mount: &str, size_bytes: u64) {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use syncline::executor::{
     Database, DatabaseInfo, DatabaseName, Ended, Executor, ExecutorError, GroupObserver, Hold, RowSet, Snapshot, Statement, Transaction,
+    TransactionTime,
 };
 use tokio::sync::{Semaphore, watch};
 
@@ -144,8 +145,12 @@ impl Database for FaultyDatabase {
     }
 
     async fn begin(&self) -> Result<Box<dyn Transaction>, ExecutorError> {
+        self.begin_within(TransactionTime::AsSet).await
+    }
+
+    async fn begin_within(&self, time: TransactionTime) -> Result<Box<dyn Transaction>, ExecutorError> {
         ask(&self.judge, Point::Begin).await?;
-        let mut begin = self.inner.begin();
+        let mut begin = self.inner.begin_within(time);
         let mut counted = false;
         let begun = poll_fn(|context| {
             let polled = begin.as_mut().poll(context);

@@ -107,4 +107,8 @@ impl timer::Guest for Component {
     fn fire(mount_name: String, name: String, payload: Vec<u8>, cursor: Option<Vec<u8>>) -> Option<Vec<u8>> {
         mount(&mount_name).fire(imports(), &name, payload, cursor)
     }
+
+    fn post_failed(mount_name: String, connection: ConnectionId, post: timer::FailedPost) {
+        mount(&mount_name).post_failed(imports(), connection, post);
+    }
 }

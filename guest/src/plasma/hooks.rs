@@ -9,6 +9,7 @@ use super::migration::MigrationResult;
 use super::push::PushReply;
 use super::realtime::topics;
 use crate::imports::{self, Identity, OutboundPost};
+use crate::registry::FailedPost;
 
 /// Beginning of the names of jobs that tell the app something.
 pub const HOOK_JOB_PREFIX: &str = "hook/";
@@ -74,6 +75,18 @@ impl Call<'_> {
     pub fn post(&self, url: &str, body: &Json) {
         let headers = vec![crate::http::header("content-type", "application/json")];
         self.imports.effects.post(OutboundPost { url: url.into(), headers, body: body.to_string().into_bytes() });
+    }
+
+    /// Reports a webhook that failed. That of errors is not: its report would be another one.
+    pub fn post_failed(&self, post: &FailedPost) {
+        let Ok(told) = serde_json::from_slice::<Json>(&post.body) else { return };
+        if self.settings.on_pushed.webhook.as_ref() != Some(&post.url) || told.get("kind").is_some() {
+            return;
+        }
+        let text = |key: &str| told[key].as_str().unwrap_or_default().to_owned();
+        let fate = if post.given_up { "given up" } else { "tried again" };
+        let cause = format!("webhook: {} ({fate} after attempt {})", post.error, post.attempts);
+        self.report(&[Report::OnPushedFailed { client_group_id: text("clientGroupID"), client_id: text("clientID"), cause }]);
     }
 
     /// Tells the app of a push that changed rows. A failure is reported and nothing else.

@@ -276,6 +276,8 @@ impl Engine {
         let (relation, names) = (table_name(sql.prefix(), &table.name), names.join(", "));
         let first = format!("SELECT {} FROM {relation}", cells.join(", "));
         let order = format!(" ORDER BY {names} LIMIT {ROWS_PER_VERSION}");
+        // A long log must not be looked through for every page where it can have nothing to say.
+        let logged_before = changes::has_entries(sql, transaction, &table.name)?;
         let mut last: Option<Vec<Json>> = None;
         loop {
             let statement = match &last {
@@ -298,7 +300,10 @@ impl Engine {
             if entries.is_empty() {
                 return Ok(());
             }
-            let mut statements = changes::append(sql, region, imports.now_ms, &entries);
+            let mut statements = match logged_before {
+                true => changes::append(sql, region, imports.now_ms, &entries),
+                false => vec![changes::append_first(sql, region, imports.now_ms, &entries)],
+            };
             statements.push(changes::set_version(sql, region, version));
             execute_all(transaction, statements)?;
             last = keys.into_iter().next_back();

@@ -46,7 +46,9 @@ use std::rc::Rc;
 use crate::app::Function;
 use crate::auth::Auth;
 use crate::imports::{ConnectionId, Dialect, Imports, Publication, RequestHead};
-use crate::registry::{Admission, Connection, Deliveries, Group, Input, Mount, Outcome, Plan, Protocol, Request, Response, UpgradeResult};
+use crate::registry::{
+    Admission, Connection, Deliveries, FailedPost, Group, Input, Mount, Outcome, Plan, Protocol, Request, Response, UpgradeResult,
+};
 use engine::{DATABASE, Engine, EngineOptions, MigrationMode};
 use hooks::Hook;
 use settings::{MigrationsMode, Settings};
@@ -203,5 +205,9 @@ impl Mount for PlasmaMount {
 
     fn fire(&self, imports: Imports<'_>, name: &str, payload: Vec<u8>, cursor: Option<Vec<u8>>) -> Option<Vec<u8>> {
         jobs::fire(&self.call(imports, 0), name, &payload, cursor)
+    }
+
+    fn post_failed(&self, imports: Imports<'_>, connection: ConnectionId, post: FailedPost) {
+        self.call(imports, connection).post_failed(&post);
     }
 }

@@ -201,10 +201,46 @@ pub trait Database: Send + Sync {
     /// Waits until this caller is the only writer. The transaction sees everything committed before it, durable or not.
     async fn begin(&self) -> Result<Box<dyn Transaction>, ExecutorError>;
 
-    /// The same, and the transaction may stay open for so long, in place of what the executor is set to (none: as it is set).
-    /// A backend without such a limit ignores it.
-    async fn begin_within(&self, _open_max: Option<Duration>) -> Result<Box<dyn Transaction>, ExecutorError> {
+    /// The same, within other limits of time than those that the executor is set to. A backend without such limits ignores it.
+    async fn begin_within(&self, _time: TransactionTime) -> Result<Box<dyn Transaction>, ExecutorError> {
         self.begin().await
+    }
+}
+
+/// How long a transaction may take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TransactionTime {
+    /// As the executor is set.
+    #[default]
+    AsSet,
+    /// It may stay open for so long; its statements and its wait for its turn are bounded as the executor is set.
+    Open(Duration),
+    /// Rare work that must be done as one (a migration): so long it may wait for its turn, so long stay open, and so long each of
+    /// its statements may run.
+    Long(Duration),
+}
+
+impl TransactionTime {
+    /// How long it may stay open, where the executor is set to so many milliseconds.
+    fn open_max(self, set_ms: u64) -> Duration {
+        match self {
+            Self::AsSet => Duration::from_millis(set_ms),
+            Self::Open(open_max) | Self::Long(open_max) => open_max,
+        }
+    }
+
+    /// How long one of its statements may run, or how long it may wait for its turn, in milliseconds, where the executor is set to
+    /// so many.
+    fn step_ms_max(self, set_ms: u64) -> u64 {
+        match self {
+            Self::AsSet | Self::Open(_) => set_ms,
+            Self::Long(max) => u64::try_from(max.as_millis()).unwrap_or(u64::MAX).max(set_ms),
+        }
+    }
+
+    /// Whether it is of the rare kind.
+    fn is_long(self) -> bool {
+        matches!(self, Self::Long(_))
     }
 }
 

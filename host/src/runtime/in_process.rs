@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 
 use super::bindings::guest::syncline::host::types::{Frame as ComponentFrame, Header, RequestHead};
 use super::queue::{Close, Frame};
-use super::{AnswerBody, Answered, Asker, BrokenOff, Connection, MountCore, Runtime, Upgraded, http};
+use super::{Admitted, AnswerBody, Answered, Asker, BrokenOff, Connection, MountCore, Runtime, Upgraded, http};
 use crate::runtime::plans::UpgradeAnswer;
 
 /// The close code that stands for a socket that ended without a close frame.
@@ -139,7 +139,9 @@ impl Runtime {
                 http::BodyPlan::Inline(_) => http::BodyIn::Failed(http::BodyFailure::TooLarge),
                 http::BodyPlan::Object(_) => http::BodyIn::Failed(http::BodyFailure::Unavailable),
             };
-            let answered = open.handle(head, accept.context, body, &mut Asker { gone, cut: Arc::default() }).await;
+            let answered = open
+                .handle(head, Admitted { context: accept.context, work: accept.work }, body, &mut Asker { gone, cut: Arc::default() })
+                .await;
             answered.unwrap_or_else(|error| mount.fallback(error))
         });
         let Answered { status, headers, body } = answering.await.map_err(|_| ConnectError::Stopping)?;

@@ -10,6 +10,7 @@ use wasmtime::Store;
 use wasmtime::component::Resource;
 
 use super::bindings::guest::Guest;
+use super::bindings::guest::exports::syncline::sync::timer::FailedPost;
 use super::bindings::guest::exports::syncline::sync::{http, live, socket};
 use super::bindings::guest::syncline::host::pubsub::Publication;
 use super::bindings::guest::syncline::host::types::RequestHead;
@@ -25,7 +26,7 @@ pub(crate) enum Invocation {
     Start { cursor: Option<Vec<u8>> },
     Stop,
     Admit { connection: u64, head: Arc<RequestHead> },
-    Handle { connection: u64, head: Arc<RequestHead>, context: Vec<u8>, body: http::BodyIn },
+    Handle { connection: u64, head: Arc<RequestHead>, context: Vec<u8>, body: http::BodyIn, work: http::Work },
     Resume { connection: u64, state: Vec<u8> },
     Generate { cursor: Vec<u8>, view: HeldView },
     Upgrade { connection: u64, head: Arc<RequestHead> },
@@ -34,12 +35,26 @@ pub(crate) enum Invocation {
     Closed { connection: live::Connection, code: u16 },
     Deliver { publication: Publication, groups: Vec<socket::Group> },
     Fire { name: String, payload: Vec<u8>, cursor: Option<Vec<u8>> },
+    PostFailed { connection: u64, post: FailedPost },
 }
 
 impl Invocation {
     /// What [`Invocation::export`] may say.
-    pub(crate) const EXPORTS: &[&str] =
-        &["start", "stop", "admit", "handle", "resume", "generate", "upgrade", "receive", "task", "closed", "deliver", "fire"];
+    pub(crate) const EXPORTS: &[&str] = &[
+        "start",
+        "stop",
+        "admit",
+        "handle",
+        "resume",
+        "generate",
+        "upgrade",
+        "receive",
+        "task",
+        "closed",
+        "deliver",
+        "fire",
+        "post-failed",
+    ];
 
     /// The export, for metrics and logs.
     pub(crate) fn export(&self) -> &'static str {
@@ -56,6 +71,7 @@ impl Invocation {
             Invocation::Closed { .. } => "closed",
             Invocation::Deliver { .. } => "deliver",
             Invocation::Fire { .. } => "fire",
+            Invocation::PostFailed { .. } => "post-failed",
         }
     }
 
@@ -93,11 +109,17 @@ impl Invocation {
         !matches!(self, Invocation::Start { .. })
     }
 
+    /// Whether it may take long, and its transactions as well.
+    pub(crate) fn is_long(&self) -> bool {
+        matches!(self, Invocation::Start { .. } | Invocation::Handle { work: http::Work::Long, .. })
+    }
+
     /// Whether the call is made once more on a fresh instance when it failed in this way.
     pub(crate) fn tried_again(&self, failure: live::Failure) -> bool {
         match self {
-            Invocation::Task { .. } | Invocation::Resume { .. } | Invocation::Generate { .. } => false,
+            Invocation::Task { .. } | Invocation::Resume { .. } | Invocation::Generate { .. } | Invocation::PostFailed { .. } => false,
             Invocation::Upgrade { .. } | Invocation::Stop => failure == live::Failure::Trapped,
+            _ if self.is_long() => failure == live::Failure::Trapped,
             _ => true,
         }
     }
@@ -152,7 +174,10 @@ impl Instance {
     ) -> (wasmtime::Result<Answer>, Option<Call>) {
         self.store.data_mut().call = Some(call);
         self.store.data_mut().in_task = matches!(invocation, Invocation::Task { .. });
-        self.store.data_mut().deadline = Instant::now() + deadline;
+        // Whoever may take long must come along all the same.
+        let patience = invocation.is_long().then(|| Duration::from_millis(self.revision.plan.call_deadline_ms));
+        self.store.data_mut().patience = patience;
+        self.store.data_mut().deadline = Instant::now() + patience.unwrap_or(deadline);
         // The epoch may have moved on while the instance was idle.
         self.store.set_epoch_deadline(1);
         self.store.data().standard_error.refill();
@@ -191,7 +216,7 @@ impl Instance {
                 Answer::Done
             }
             Invocation::Admit { connection, head } => Answer::Admission(http.call_admit(store, &name, *connection, head).await?),
-            Invocation::Handle { connection, head, context, body } => {
+            Invocation::Handle { connection, head, context, body, .. } => {
                 let mut response = http.call_handle(&mut *store, &name, *connection, head, context, body, failure).await?;
                 let view = taken_view(store, &mut response)?;
                 Answer::Response(response, view)
@@ -222,6 +247,10 @@ impl Instance {
             }
             Invocation::Fire { name: job, payload, cursor } => {
                 Answer::Cursor(timer.call_fire(store, &name, job, payload, cursor.as_deref()).await?)
+            }
+            Invocation::PostFailed { connection, post } => {
+                timer.call_post_failed(store, &name, *connection, post).await?;
+                Answer::Done
             }
         })
     }

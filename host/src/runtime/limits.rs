@@ -1,12 +1,17 @@
 //! What one call, one connection and one instance may take at most. A component that wants more fails that call, and
 //! nothing else; the figures stand in docs/operations.md.
 
+use std::time::Duration;
+
 use super::bindings::guest::exports::syncline::sync::mounts::Plan;
 use super::bindings::guest::exports::syncline::sync::{http, live, socket};
 use super::bindings::guest::syncline::host::types::{Frame as WitFrame, Header};
 use super::effect::Effect;
 use super::instance::Answer;
 
+/// Time for a call of the rare kind that must do its work as one (`start`, and requests that were accepted as `long`), for its
+/// transactions, and for each of their statements.
+pub const LONG_CALL: Duration = Duration::from_secs(60 * 60);
 /// Bytes that a component may hand over at once, as arguments of one import or as the result of one export.
 pub const TRANSFER_BYTES_MAX: usize = 128 << 20;
 /// The same for an app.

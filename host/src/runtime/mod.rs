@@ -30,6 +30,7 @@ mod engine;
 pub mod environment;
 mod fanout;
 pub mod gate;
+mod heavy;
 pub mod imports;
 pub mod in_process;
 mod instance;
@@ -63,11 +64,12 @@ pub(crate) use clients::Upgraded;
 pub(crate) use connection::Connection;
 pub(crate) use mount::MountCore;
 pub(crate) use pieces::Pieces;
-pub(crate) use requests::{AnswerBody, Answered, Asker};
+pub(crate) use requests::{Admitted, AnswerBody, Answered, Asker};
 
 use checker::Checked;
 use documents::Documents;
 use environment::{Environment, SystemEnvironment};
+use heavy::HeavyCalls;
 use instance::{InstancePool, Invocation};
 use jobs::Jobs;
 use mount::{FIRST_REVISION, MountParts};
@@ -206,6 +208,9 @@ pub struct RuntimeSettings {
     pub engine: EngineSettings,
     /// Calls of one mount that may run at once.
     pub calls_per_mount: usize,
+    /// Requests of one mount that run at once of which nobody knows how much they ask for (queries that clients write); others
+    /// wait. As many as the machine has cores, so that threads are left for the usual ones.
+    pub heavy_calls_per_mount: usize,
     /// Time for a call of an app, in milliseconds.
     pub app_call_ms: u64,
     /// Time for what was received when the process stops, where the protocol says nothing.
@@ -221,6 +226,7 @@ impl Default for RuntimeSettings {
         Self {
             engine: EngineSettings::default(),
             calls_per_mount: 64,
+            heavy_calls_per_mount: std::thread::available_parallelism().map_or(2, usize::from),
             app_call_ms: 1000,
             drain: Duration::from_secs(5),
             cache: None,
@@ -316,6 +322,7 @@ impl Runtime {
                 self.settings.engine.instance_keep_bytes,
                 self.settings.calls_per_mount,
             ),
+            heavy: HeavyCalls::new(self.settings.heavy_calls_per_mount),
             connection_ids: self.connection_ids.clone(),
         };
         self.metrics.start_mount(&mount.name, Invocation::EXPORTS);

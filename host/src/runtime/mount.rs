@@ -22,14 +22,15 @@ use super::effect::{Deferred, Effect};
 use super::environment::Environment;
 use super::fanout::DeliverJob;
 use super::gate::Gate;
+use super::heavy::HeavyCalls;
 use super::instance::{Answer, InstancePool, Invocation};
 use super::jobs::Jobs;
-use super::limits::{SUBSCRIPTION_BYTES_MAX, SUBSCRIPTIONS_MAX, loggable};
+use super::limits::{LONG_CALL, SUBSCRIPTION_BYTES_MAX, SUBSCRIPTIONS_MAX, loggable};
 use super::outbox::{MountOutbox, Outbox};
 use super::queue::Frame;
 use super::revision::{CurrentPlan, HostCloses, Revision};
 use super::topics::{Mode, Subscriber, SubscriptionLimits, TooManySubscriptions, Topics};
-use crate::executor::{Database, DatabaseName, Executor, ExecutorError, GroupObserver};
+use crate::executor::{Database, DatabaseName, Executor, ExecutorError, GroupObserver, TransactionTime};
 use crate::metrics::{Metrics, Traffic};
 use crate::pubsub::PubSub;
 use crate::storage::Storage;
@@ -57,6 +58,7 @@ pub(crate) struct MountParts {
     pub(crate) environment: Arc<dyn Environment>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) pool: InstancePool,
+    pub(crate) heavy: HeavyCalls,
     pub(crate) connection_ids: Arc<AtomicU64>,
 }
 
@@ -87,6 +89,7 @@ pub(crate) struct MountCore {
     executor: Arc<dyn Executor>,
     databases: tokio::sync::Mutex<HashMap<String, Arc<dyn Database>>>,
     pub(super) pool: InstancePool,
+    pub(super) heavy: HeavyCalls,
     pub(super) gate: Mutex<Gate<Effect>>,
     /// Held while released effects are applied, so that they are applied in order.
     pub(super) applying: Mutex<()>,
@@ -128,6 +131,7 @@ impl MountCore {
             executor: parts.executor,
             databases: tokio::sync::Mutex::default(),
             pool: parts.pool,
+            heavy: parts.heavy,
             gate: Mutex::default(),
             applying: Mutex::default(),
             settled: Notify::new(),
@@ -190,9 +194,14 @@ impl MountCore {
         Duration::from_millis(own.unwrap_or(plan.call_deadline_ms))
     }
 
-    /// How long a transaction may stay open; none: as the executor is set.
-    pub(crate) fn transaction_open_max(&self) -> Option<Duration> {
-        self.plan().app_limits.as_ref().and_then(|limits| limits.transaction_ms).map(Duration::from_millis)
+    /// How long the transactions of a call may take.
+    pub(crate) fn transaction_time(&self, call_is_long: bool) -> TransactionTime {
+        let own = self.plan().app_limits.as_ref().and_then(|limits| limits.transaction_ms);
+        match own {
+            _ if call_is_long => TransactionTime::Long(LONG_CALL),
+            Some(own_ms) => TransactionTime::Open(Duration::from_millis(own_ms)),
+            None => TransactionTime::AsSet,
+        }
     }
 
     /// What the host answers to a text by itself.
@@ -272,10 +281,9 @@ impl MountCore {
         // Settings that no instance takes are told here, and not call by call.
         let configured = self.pool.take(self, revision, true).await;
         drop(configured.map_err(|error| format!("configure: {}", loggable(&error.root_cause().to_string())))?);
-        let deadline = Duration::from_millis(revision.plan.call_deadline_ms);
         let mut cursor = None;
         loop {
-            let started = self.run_on(revision, &Invocation::Start { cursor }, deadline).await;
+            let started = self.run_on(revision, &Invocation::Start { cursor }, LONG_CALL).await;
             let completed = started.map_err(|error| error.to_string())?;
             self.finish_and_wait(completed.call, completed.bundles).await.map_err(|error| error.to_string())?;
             let Answer::Start(answer) = completed.answer else { return Err("start gave another answer".into()) };

@@ -26,7 +26,8 @@ impl MountCore {
     fn load(&self) -> Load {
         let (instances_busy, instances_idle) = self.pool.counts();
         let (backlog_pieces, backlog_bytes) = self.backlog.size();
-        Load { instances_busy, instances_idle, gate_calls: self.gate.lock().calls_count(), backlog_pieces, backlog_bytes }
+        let (gate_calls, waiting_bytes) = (self.gate.lock().calls_count(), self.budget.used());
+        Load { instances_busy, instances_idle, gate_calls, backlog_pieces, backlog_bytes, waiting_bytes }
     }
 }
 

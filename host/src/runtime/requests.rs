@@ -14,9 +14,10 @@ use super::calls::{CallFailed, Completed};
 use super::connection::Connection;
 use super::effect::Effect;
 use super::gate::CallId;
+use super::heavy::TooMany;
 use super::imports::executor::HeldView;
 use super::instance::{Answer, Invocation};
-use super::limits::loggable;
+use super::limits::{LONG_CALL, loggable};
 use super::mount::MountCore;
 use super::pieces::{Maker, Pieces, pieces};
 use super::streams::{self, Keepalive};
@@ -45,6 +46,14 @@ pub(crate) struct Asker {
     pub(crate) cut: Arc<Notify>,
 }
 
+/// What the component said when it let a request in.
+pub(crate) struct Admitted {
+    /// Handed back to it.
+    pub(crate) context: Vec<u8>,
+    /// How much it will have to do.
+    pub(crate) work: http::Work,
+}
+
 /// Why the component's answer does not leave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Unanswered {
@@ -54,6 +63,9 @@ pub(crate) enum Unanswered {
     /// It would be one connection more than the mount may have.
     #[error("the mount has as many connections as it may")]
     Full,
+    /// Too many heavy requests wait already.
+    #[error("too many heavy requests at once")]
+    Busy,
     /// Nobody waits for it any more.
     #[error("the client is gone")]
     Gone,
@@ -99,7 +111,7 @@ impl MountCore {
         let (status, fallback) = match (error, &plan.upgrades.full) {
             (Unanswered::Full, UpgradeAnswer::Status(status)) => (*status, None),
             // A close says nothing to whoever speaks plain HTTP.
-            (Unanswered::Full, UpgradeAnswer::Close(_)) | (Unanswered::Failed(CallFailed::NotDurable), _) => {
+            (Unanswered::Full, UpgradeAnswer::Close(_)) | (Unanswered::Failed(CallFailed::NotDurable) | Unanswered::Busy, _) => {
                 (503, fallbacks.map(|all| &all.unavailable))
             }
             (Unanswered::Failed(CallFailed::Trapped | CallFailed::TimedOut), _) => (500, fallbacks.map(|all| &all.failed)),
@@ -148,12 +160,24 @@ impl OpenRequest {
     pub(crate) async fn handle(
         mut self,
         head: Arc<RequestHead>,
-        context: Vec<u8>,
+        admitted: Admitted,
         body: http::BodyIn,
         client: &mut Asker,
     ) -> Result<Answered, Unanswered> {
-        let invocation = Invocation::Handle { connection: self.id, head, context, body };
-        let mut completed = self.mount.run(&invocation, self.mount.call_deadline()).await?;
+        let Admitted { context, work } = admitted;
+        let mount = self.mount.clone();
+        // Held until the answer is there.
+        let _turn = match work {
+            http::Work::Heavy => Some(tokio::select! {
+                biased;
+                _ = &mut client.gone => return Err(Unanswered::Gone),
+                turn = mount.heavy.turn() => turn.map_err(|TooMany| Unanswered::Busy)?,
+            }),
+            http::Work::Usual | http::Work::Long => None,
+        };
+        let deadline = if work == http::Work::Long { LONG_CALL } else { self.mount.call_deadline() };
+        let invocation = Invocation::Handle { connection: self.id, head, context, body, work };
+        let mut completed = self.mount.run(&invocation, deadline).await?;
         loop {
             let Completed { call, answer, bundles } = completed;
             let Answer::Response(http::Response { status, headers, body }, view) = answer else {

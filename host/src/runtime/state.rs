@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 use wasmtime::component::ResourceTable;
@@ -32,6 +33,8 @@ pub struct State {
     pub(crate) in_task: bool,
     /// When whatever runs now must be over.
     pub(crate) deadline: Instant,
+    /// So much later after each statement, in a call that may take long.
+    pub(crate) patience: Option<Duration>,
     /// Snapshots that the instance holds.
     pub(crate) snapshots: usize,
     /// What it may still say in a panic.
@@ -66,6 +69,8 @@ pub(crate) struct Call {
     pub(crate) bundles: Vec<Vec<Effect>>,
     /// It is held to the quota of its mount.
     pub(crate) has_quota: bool,
+    /// It may take long, and so may its transactions.
+    pub(crate) is_long: bool,
     /// More than one input is handled: transactions may follow each other.
     pub(crate) several_inputs: bool,
     /// Keeps a group open for the next of its transactions.
@@ -93,6 +98,7 @@ impl Call {
             aborted: false,
             bundles: vec![Vec::new()],
             has_quota: invocation.has_quota(),
+            is_long: invocation.is_long(),
             several_inputs: invocation.has_several_inputs(),
             hold: None,
             overlay: HashMap::new(),
@@ -195,6 +201,7 @@ impl State {
             call: None,
             in_task: false,
             deadline: Instant::now(),
+            patience: None,
             snapshots: 0,
             standard_error,
         }
@@ -224,6 +231,13 @@ impl State {
     /// Bytes of memory that the instance has grown to.
     pub(crate) fn memory_bytes(&self) -> usize {
         self.limits.bytes
+    }
+
+    /// A statement has come to its end.
+    pub(crate) fn came_along(&mut self) {
+        if let Some(patience) = self.patience {
+            self.deadline = Instant::now() + patience;
+        }
     }
 
     pub(crate) fn table(&mut self) -> &mut ResourceTable {

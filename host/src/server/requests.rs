@@ -16,7 +16,7 @@ use super::{Shared, heads, operations, websocket};
 use crate::runtime::http::{Admission, BodyFailure, BodyIn, BodyPlan};
 use crate::runtime::limits::loggable;
 use crate::runtime::wit_types::{Header, RequestHead};
-use crate::runtime::{AnswerBody, Answered, Charge, MountCore};
+use crate::runtime::{Admitted, AnswerBody, Answered, Charge, MountCore};
 
 /// Headers that a component may give an answer.
 pub(crate) const HEADERS_MAX: usize = 1000;
@@ -128,7 +128,7 @@ async fn of_mount(request: Request<Incoming>, visitor: &mut Visitor, mount: &Arc
             BodyIn::Failed(BodyFailure::Unavailable)
         }
     };
-    let answered = open.handle(head, accept.context, body, &mut visitor.asker).await;
+    let answered = open.handle(head, Admitted { context: accept.context, work: accept.work }, body, &mut visitor.asker).await;
     drop(held);
     from_mount(answered.unwrap_or_else(|error| mount.fallback(error)), visitor)
 }

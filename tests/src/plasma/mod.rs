@@ -1,6 +1,7 @@
 //! Clients of plasma for the tests: plain requests, a strict replica, and a reader of event streams.
 
 mod events;
+pub mod grown;
 mod replica;
 
 use std::net::SocketAddr;

@@ -1,16 +1,23 @@
 //! What every executor promises, on SQLite and on PostgreSQL.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use syncline::executor::postgres::{PostgresAddress, PostgresExecutor, PostgresSettings};
 use syncline::executor::sqlite::{SqliteExecutor, SqliteSettings};
 use syncline::executor::{
-    ConstraintKind, Database, DatabaseName, Dialect, Executor, ExecutorError, GroupObserver, RowSet, Statement, Transaction, Value,
+    ConstraintKind, Database, DatabaseName, Dialect, Executor, ExecutorError, GroupObserver, RowSet, Statement, Transaction,
+    TransactionTime, Value,
 };
 use syncline_tests::DEADLINE;
 use syncline_tests::postgres::PostgresSchemas;
 use tempfile::TempDir;
 use tokio::sync::watch;
+
+/// A limit of time that a count of millions passes.
+const SHORT_MS: u64 = 200;
+/// Whoever waits for the writer here waits for as long as the other needs.
+const PATIENCE_MS: u64 = 20_000;
 
 /// What the observer was told, in order.
 pub struct Log(pub watch::Sender<Vec<(u64, bool)>>);
@@ -62,6 +69,33 @@ impl Stage {
     pub async fn postgres() -> Self {
         let schemas = PostgresSchemas::new().await;
         Self::on(connect(schemas.url()).await, None, Some(schemas)).await
+    }
+
+    /// On SQLite where statements and transactions may take so long, and newcomers wait for long.
+    async fn sqlite_within(limit_ms: u64) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let settings = SqliteSettings {
+            statement_ms_max: limit_ms,
+            transaction_ms_max: limit_ms,
+            begin_wait_ms_max: PATIENCE_MS,
+            ..SqliteSettings::new(folder.path())
+        };
+        let executor: Arc<dyn Executor> = Arc::new(SqliteExecutor::start(settings).await.expect("a folder of ours"));
+        Self::on(executor, Some(folder), None).await
+    }
+
+    /// The same on PostgreSQL.
+    async fn postgres_within(limit_ms: u64) -> Self {
+        let schemas = PostgresSchemas::new().await;
+        let address = PostgresAddress::parse(schemas.url()).expect("an address");
+        let settings = PostgresSettings {
+            statement_ms_max: limit_ms,
+            transaction_ms_max: limit_ms,
+            begin_wait_ms_max: PATIENCE_MS,
+            ..PostgresSettings::new(address)
+        };
+        let executor: Arc<dyn Executor> = Arc::new(PostgresExecutor::start(settings).await.expect("the server is there"));
+        Self::on(executor, None, Some(schemas)).await
     }
 
     pub async fn on(executor: Arc<dyn Executor>, folder: Option<TempDir>, postgres: Option<PostgresSchemas>) -> Self {
@@ -177,7 +211,22 @@ on_both!(
     a_view_stays_as_it_is,
     results_have_limits,
     it_says_whether_it_works,
+    a_transaction_ends_when_its_time_is_over,
+    only_what_others_may_use_is_shared,
 );
+
+mod limited {
+    //! Where one statement may not take long.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn rare_work_may_take_long_and_others_wait_for_it_on_sqlite() {
+        super::rare_work_may_take_long_and_others_wait_for_it(super::Stage::sqlite_within(super::SHORT_MS).await).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn rare_work_may_take_long_and_others_wait_for_it_on_postgres() {
+        super::rare_work_may_take_long_and_others_wait_for_it(super::Stage::postgres_within(super::SHORT_MS).await).await;
+    }
+}
 
 async fn values_come_back_as_they_went_in(stage: Stage) {
     let row = vec![Value::Integer(i64::MIN), Value::Text("… ü".into()), Value::Real(-0.5), Value::Blob(vec![0, 255])];
@@ -341,5 +390,71 @@ async fn it_says_whether_it_works(stage: Stage) {
     assert_eq!(stage.executor.ready().await, Ok(()));
     assert_eq!(stage.executor.ready().await, Ok(()));
     assert!(stage.executor.size_bytes("tests").await.expect("a size").is_some_and(|bytes| bytes > 0));
+    stage.close().await;
+}
+
+/// Counts in one statement, for longer than most statements may run.
+const COUNT_LONG: &str = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 3000000) SELECT count(*) FROM n";
+
+async fn a_transaction_ends_when_its_time_is_over(stage: Stage) {
+    let open_max = Duration::from_millis(500);
+    let begun = Instant::now();
+    let mut transaction = stage.database.begin_within(TransactionTime::Open(open_max)).await.expect("a turn");
+    transaction.execute(&stage.insert(1), None).await.expect("an insert");
+    // As long as an app works the time is not this transaction's.
+    transaction.stop_clock(true);
+    let mut id = 2;
+    while begun.elapsed() < open_max * 3 {
+        transaction.execute(&stage.insert(id), None).await.expect("an insert while the clock is stopped");
+        id += 1;
+    }
+    transaction.stop_clock(false);
+    let refused = loop {
+        assert!(begun.elapsed() < DEADLINE, "the transaction may stay open for ever");
+        match transaction.execute(&stage.insert(id), None).await {
+            Ok(_) => id += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(refused, ExecutorError::Limit(_)), "{refused:?}");
+    let refused = commit(transaction).await.expect_err("nothing is committed");
+    assert!(matches!(refused, ExecutorError::Limit(_)), "{refused:?}");
+    assert_eq!(stage.ids().await, [0; 0]);
+    stage.close().await;
+}
+
+async fn rare_work_may_take_long_and_others_wait_for_it(stage: Stage) {
+    let count = stage.statement(COUNT_LONG, vec![]);
+    let mut usual = stage.database.begin().await.expect("a turn");
+    let refused = usual.execute(&count, None).await.expect_err("it takes too long");
+    assert!(matches!(refused, ExecutorError::Limit(_)), "{refused:?}");
+    drop(usual);
+    let mut long = stage.database.begin_within(TransactionTime::Long(DEADLINE)).await.expect("a turn");
+    long.execute(&stage.insert(1), None).await.expect("an insert");
+    let other = {
+        let (database, insert) = (stage.database.clone(), stage.insert(2));
+        tokio::spawn(async move {
+            let mut other = database.begin().await.expect("a turn, when the long one is over");
+            other.execute(&insert, None).await.expect("an insert");
+            commit(other).await.expect("a commit")
+        })
+    };
+    let inner = long.savepoint().await.expect("a savepoint");
+    assert_eq!(long.execute(&count, None).await.expect("it has the time").rows, [[Value::Integer(3_000_000)]]);
+    long.rollback_to(inner).await.expect("it is open");
+    long.execute(&count, None).await.expect("it has the time still");
+    let group = commit(long).await.expect("a commit");
+    assert!(stage.log.of(group).await);
+    assert!(stage.log.of(other.await.expect("it does not fail")).await);
+    assert_eq!(stage.ids().await, [1, 2]);
+    // Those that follow in the same group or on the same connection have the usual limits again.
+    let mut usual = stage.database.begin().await.expect("a turn");
+    assert!(matches!(usual.execute(&count, None).await, Err(ExecutorError::Limit(_))));
+    drop(usual);
+    stage.close().await;
+}
+
+async fn only_what_others_may_use_is_shared(stage: Stage) {
+    assert_eq!(stage.executor.is_shared(), stage.is_postgres());
     stage.close().await;
 }

@@ -3,16 +3,20 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use http::Method;
 use rand::RngExt as _;
 use serde_json::{Value, json};
 use syncline_tests::http::try_request;
+use syncline_tests::plasma::grown::{self, Found, Tables};
 use syncline_tests::plasma::{Replica, alice, mutation, pull_body, push_body};
-use syncline_tests::process::{Process, data_folder};
-use syncline_tests::{DEADLINE, scale};
+use syncline_tests::process::{Process, command, data_folder};
+use syncline_tests::{DEADLINE, postgres, scale};
+use tokio::process::Command;
 use tokio::sync::Notify;
 
 const CLIENTS: usize = 8;
@@ -145,4 +149,46 @@ async fn clients_of_plasma_lose_nothing_to_a_kill() {
     for client in &clients {
         check(&client.replica.rows, &clients);
     }
+}
+
+/// The command that serves the large table of [`grown`].
+fn serve_grown(data: &Path, after: bool) -> Command {
+    let configuration = data.join("grown.toml");
+    let settings = data.join("grown.json");
+    std::fs::write(&settings, grown::settings(after).to_string()).expect("files can be written");
+    let mount = "[[mount]]\nprotocol = \"plasma\"\nname = \"plasma\"\npath = \"/sync\"\nsettings_file = \"grown.json\"\n";
+    std::fs::write(&configuration, mount).expect("files can be written");
+    let mut command = command(&["--log-level", "error", "--listen", "127.0.0.1:0", "--config"]);
+    command.arg(configuration).arg("--data").arg(data);
+    command
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_migration_that_is_killed_leaves_the_old_schema_or_the_new_one() {
+    let folder = data_folder();
+    let data = folder.path();
+    let on_postgres = postgres::is_chosen();
+    let started = async |after: bool| {
+        let mut command = serve_grown(data, after);
+        if on_postgres {
+            command.args(["--executor", postgres::of_folder(data).await.url()]);
+        }
+        command
+    };
+    assert_eq!(Process::spawn(started(false).await).await.terminate().await, 0);
+    Tables::open(data, on_postgres).await.grow().await;
+    for _ in 0..3 * scale() {
+        let mut migrating = started(true).await.stdout(Stdio::null()).spawn().expect("the binary is built");
+        // At any moment of it: before, in the middle, or after.
+        let life = Duration::from_millis(rand::rng().random_range(100..2500));
+        // Whether it still runs then is not asked.
+        let _ = tokio::time::timeout(life, migrating.wait()).await;
+        migrating.kill().await.expect("the process can be killed");
+        // Whatever it is, it is whole.
+        if Tables::open(data, on_postgres).await.look().await == Found::After {
+            break;
+        }
+    }
+    assert_eq!(Process::spawn(started(true).await).await.terminate().await, 0);
+    assert_eq!(Tables::open(data, on_postgres).await.look().await, Found::After);
 }

@@ -12,7 +12,7 @@ use crate::imports::RequestHead;
 use crate::plasma::Call;
 use crate::plasma::schema::has_zero_character;
 use crate::plasma::settings::Settings;
-use crate::registry::{AdmitAccept, BodyPlan};
+use crate::registry::{AdmitAccept, BodyPlan, Work};
 use crate::secrets;
 
 /// What was found out, so that nothing is checked twice.
@@ -82,7 +82,12 @@ pub fn admit(call: &Call<'_>, route: Option<&Route>, head: &RequestHead) -> Resu
     }
     let limit = if *route == Route::Pull { page_limit(call, head)? } else { None };
     let context = serde_json::to_vec(&Admitted { limit, ..admitted }).map_err(|error| Refusal::Internal(error.to_string()))?;
-    Ok(AdmitAccept { body: BodyPlan::Inline(body_bytes_max), context })
+    let work = match route {
+        Route::Admin(name) if name == "migrate" => Work::Long,
+        Route::Query => Work::Heavy,
+        _ => Work::Usual,
+    };
+    Ok(AdmitAccept { body: BodyPlan::Inline(body_bytes_max), context, work })
 }
 
 /// Recognises the caller of a request or upgrade.

@@ -48,6 +48,22 @@ pub struct Changes {
     pub ctx: Map<String, Json>,
     /// Up to where the client is.
     pub cookie: Json,
+    /// Bytes sent since the client was last known to have taken most of what was sent.
+    #[serde(default)]
+    pub unread_bytes: u64,
+    /// Whether nothing more is sent until the client is known to have taken most of it.
+    #[serde(default)]
+    pub waits: bool,
+    /// Whether there may be more for it then.
+    #[serde(default)]
+    pub more: bool,
+}
+
+impl Changes {
+    /// Nothing was sent yet.
+    pub fn new(client_group_id: String, ctx: Map<String, Json>, cookie: Json) -> Self {
+        Self { client_group_id, ctx, cookie, unread_bytes: 0, waits: false, more: false }
+    }
 }
 
 /// A connection.

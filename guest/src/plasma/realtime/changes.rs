@@ -1,7 +1,8 @@
 //! Data mode (section 8.2): the changes themselves, as `rep.poke()` takes them.
 //!
-//! Invariant: each patch begins at the cookie at which the one before it ended. One page is sent per call; the next follows when
-//! the client has taken it.
+//! Invariant: each patch begins at the cookie at which the one before it ended. One page is sent per call. A client that has more
+//! to take than [`UNREAD_BYTES_MAX`] gets the next when it has taken most of that, so one that never reads costs nothing further:
+//! what it misses it can be sent later in one patch.
 
 use serde_json::{Value as Json, json};
 
@@ -20,10 +21,27 @@ use crate::registry::{Alarm, Outcome};
 /// After how long a stream looks again that could not read.
 const RETRY_MS: u64 = 1000;
 
+/// Bytes sent after which nothing follows until the host has said that the client took most of what was sent.
+const UNREAD_BYTES_MAX: u64 = 64 << 10;
+
+/// The client has taken most of what was sent.
+pub fn drained(call: &Call<'_>, attachment: &mut Attachment, outcome: &mut Outcome) {
+    let Some(changes) = &mut attachment.changes else { return };
+    changes.waits = false;
+    changes.unread_bytes = 0;
+    if std::mem::take(&mut changes.more) {
+        catch_up(call, attachment, outcome);
+    }
+}
+
 /// Sends the next page, if there is anything new for the client.
 pub fn catch_up(call: &Call<'_>, attachment: &mut Attachment, outcome: &mut Outcome) {
     let expires_in_ms = attachment.expires_in_ms(call.imports.now_ms);
     let Some(changes) = &mut attachment.changes else { return };
+    if changes.waits {
+        changes.more = true;
+        return;
+    }
     let cookie = Cookie::parse(&changes.cookie).unwrap_or(Cookie::Null);
     let caller = caller_of(&Admitted { ctx: changes.ctx.clone(), ..Admitted::default() });
     let pull = PullRequest {
@@ -36,10 +54,14 @@ pub fn catch_up(call: &Call<'_>, attachment: &mut Attachment, outcome: &mut Outc
         Ok(reply) => {
             let after = reply.cookie.to_json();
             if after != changes.cookie {
-                outcome.send.push(page(&changes.cookie, &after, &reply));
+                let page = page(&changes.cookie, &after, &reply);
+                changes.unread_bytes += events::bytes(&page);
+                outcome.send.push(page);
                 changes.cookie = after;
             }
-            outcome.pace = reply.has_more;
+            changes.more = reply.has_more;
+            changes.waits = reply.has_more || changes.unread_bytes > UNREAD_BYTES_MAX;
+            outcome.pace |= changes.waits;
         }
         Err(PullRefused::ClientStateNotFound) => {
             outcome.send.push(events::state_lost());

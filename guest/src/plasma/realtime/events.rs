@@ -44,6 +44,14 @@ pub fn more(transport: Transport, version: u64) -> Frame {
     })
 }
 
+/// Bytes of a frame.
+pub fn bytes(frame: &Frame) -> u64 {
+    match frame {
+        Frame::Text(text) => text.len() as u64,
+        Frame::Binary(bytes) => bytes.len() as u64,
+    }
+}
+
 /// The credentials have ended; the response ends with it.
 pub fn unauthorized() -> String {
     event(None, "error", &json!({"error": "unauthorized"}))

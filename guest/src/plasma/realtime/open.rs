@@ -81,7 +81,7 @@ fn asked_changes(head: &RequestHead, admitted: &Admitted, client_group_id: Optio
         header_text(head, "last-event-id").filter(|id| !id.is_empty()).map(str::to_owned).or_else(|| query_parameter(head, "cookie"));
     let cookie: Json = text.map_or(Ok(Json::Null), |text| serde_json::from_str(&text).map_err(|_| malformed()))?;
     Cookie::parse(&cookie).ok_or_else(malformed)?;
-    Ok(Changes { client_group_id, ctx: admitted.ctx.clone(), cookie })
+    Ok(Changes::new(client_group_id, admitted.ctx.clone(), cookie))
 }
 
 /// What both transports have in common: ownership, subscriptions, then `hello`.

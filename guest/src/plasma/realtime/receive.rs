@@ -20,7 +20,7 @@ pub fn receive(call: &Call<'_>, connection: &Connection, inputs: Vec<Input>) -> 
         match input {
             Input::Frame(frame) => answer(call, &frame, &mut outcome),
             Input::Wake => wake(call, connection, &mut attachment, &mut outcome),
-            Input::Drained => changes::catch_up(call, &mut attachment, &mut outcome),
+            Input::Drained => changes::drained(call, &mut attachment, &mut outcome),
             Input::TaskDone(_) | Input::TaskFailed(_) => {}
         }
         if outcome.close.is_some() {

@@ -1,5 +1,7 @@
 //! The change log.
 
+use std::collections::HashMap;
+
 use serde_json::{Value as Json, json};
 
 use super::{first_rows, integer, list, number, optional_text, rows, text, unsigned};
@@ -45,6 +47,11 @@ pub fn raise_min_version(sql: &Sql, region: &str, version: u64) -> Statement {
     sql.statement("UPDATE {}_plasma_region_versions SET min_version = ? WHERE region = ? AND min_version < ?", parameters)
 }
 
+/// Whether the log has entries of a table.
+pub fn has_entries(sql: &Sql, view: &dyn Query, table: &str) -> Result<bool, Failure> {
+    Ok(!rows(sql, view, "SELECT 1 FROM {}_plasma_changes WHERE tbl = ? LIMIT 1", [table.into()])?.is_empty())
+}
+
 /// An entry to be written.
 #[derive(Clone, Debug)]
 pub struct NewEntry {
@@ -62,16 +69,33 @@ pub struct NewEntry {
     pub before: Option<String>,
 }
 
+/// The position of the last entry of each row, by table and key.
+fn last_of_rows(entries: &[NewEntry]) -> HashMap<(&str, &str), usize> {
+    entries.iter().enumerate().map(|(position, entry)| ((entry.table.as_str(), entry.key.as_str()), position)).collect()
+}
+
 /// Writes entries; each is the newest one of its row, unless a later one of the list is.
 pub fn append(sql: &Sql, region: &str, at_ms: u64, entries: &[NewEntry]) -> Vec<Statement> {
     if entries.is_empty() {
         return Vec::new();
     }
-    let mut last_of = std::collections::HashMap::new();
-    for (position, entry) in entries.iter().enumerate() {
-        last_of.insert((entry.table.as_str(), entry.key.as_str()), position);
-    }
-    let keys: Json = last_of.keys().map(|(table, key)| json!([table, key])).collect();
+    let keys: Json = last_of_rows(entries).keys().map(|(table, key)| json!([table, key])).collect();
+    let list = list(sql.dialect());
+    let outdate = match sql.dialect() {
+        Dialect::Sqlite => format!(
+            "UPDATE {{}}_plasma_changes SET newest = 0 WHERE newest = 1 AND (tbl, pk) IN (SELECT e.value ->> 0, e.value ->> 1 FROM {list})"
+        ),
+        Dialect::Postgres => format!(
+            "UPDATE {{}}_plasma_changes AS log SET newest = 0 FROM {list} WHERE log.newest = 1 AND log.tbl = e.value ->> 0 \
+             AND log.pk = e.value ->> 1"
+        ),
+    };
+    vec![sql.statement(&outdate, [keys.to_string().into()]), append_first(sql, region, at_ms, entries)]
+}
+
+/// The same for rows of which the log has no entry.
+pub fn append_first(sql: &Sql, region: &str, at_ms: u64, entries: &[NewEntry]) -> Statement {
+    let last_of = last_of_rows(entries);
     let list_of_entries: Json = entries
         .iter()
         .enumerate()
@@ -88,24 +112,12 @@ pub fn append(sql: &Sql, region: &str, at_ms: u64, entries: &[NewEntry]) -> Vec<
             Dialect::Postgres => "CAST(e.value ->> 5 AS jsonb)",
         },
     );
-    let outdate = match sql.dialect() {
-        Dialect::Sqlite => format!(
-            "UPDATE {{}}_plasma_changes SET newest = 0 WHERE newest = 1 AND (tbl, pk) IN (SELECT e.value ->> 0, e.value ->> 1 FROM {list})"
-        ),
-        Dialect::Postgres => format!(
-            "UPDATE {{}}_plasma_changes AS log SET newest = 0 FROM {list} WHERE log.newest = 1 AND log.tbl = e.value ->> 0 \
-             AND log.pk = e.value ->> 1"
-        ),
-    };
     let insert = format!(
         "INSERT INTO {{}}_plasma_changes (version, seq, tbl, pk, op, before, newest, region, at) \
          SELECT CAST(e.value ->> 0 AS BIGINT), CAST(e.value ->> 1 AS BIGINT), e.value ->> 2, e.value ->> 3, e.value ->> 4, {before}, \
          CAST(e.value ->> 6 AS BIGINT), CAST(? AS TEXT), CAST(? AS BIGINT) FROM {list}"
     );
-    vec![
-        sql.statement(&outdate, [keys.to_string().into()]),
-        sql.statement(&insert, [region.into(), number(at_ms), list_of_entries.to_string().into()]),
-    ]
+    sql.statement(&insert, [region.into(), number(at_ms), list_of_entries.to_string().into()])
 }
 
 /// A live entry: the newest one of its row.

@@ -15,11 +15,14 @@ use tokio_postgres::error::Severity;
 use tokio_postgres::{Error, SimpleQueryMessage};
 
 use super::Connection;
+use super::pool::idle_ms;
 use super::statement::{self, ResultLimits, changes_schema, executor_error};
 use super::writer::DatabaseParts;
 use crate::executor::group::Flush;
-use crate::executor::{BATCH_BYTES_MAX, BATCH_ROWS_MAX, ExecutorError, RowSet, Statement};
+use crate::executor::{BATCH_BYTES_MAX, BATCH_ROWS_MAX, ExecutorError, RowSet, Statement, TransactionTime};
 
+/// No time limit of the server is longer, in milliseconds: it would not take it.
+const MS_MAX: u64 = i32::MAX as u64;
 /// Statements that are sent before the answer to the first is waited for.
 const SENT_MAX: usize = 128;
 
@@ -53,6 +56,8 @@ pub(super) struct Link {
     before_turn: Option<(usize, Last, u64)>,
     /// `statement_timeout` as set in the transaction; 0 where a rollback may have changed it.
     statement_ms: u64,
+    /// Whether the turn has set it anew.
+    statement_ms_varies: bool,
     /// By which the fate of the outer transaction can be learned.
     transaction_id: Option<String>,
     /// What was owed has failed: nothing more can be said of the group.
@@ -69,6 +74,7 @@ impl Link {
             owed: String::new(),
             before_turn: None,
             statement_ms: 0,
+            statement_ms_varies: false,
             transaction_id: None,
             broken: false,
         }
@@ -95,16 +101,17 @@ impl Link {
     }
 
     /// The transaction of a component begins.
-    pub(super) fn begin_turn(&mut self, parts: &DatabaseParts) {
+    pub(super) fn begin_turn(&mut self, parts: &DatabaseParts, time: TransactionTime) {
         let statement_ms = parts.shared.settings.statement_ms_max;
         self.before_turn = Some((self.owed.len(), self.last, self.statement_ms));
         match self.last {
             Last::None => {
                 let DatabaseParts { schema, lock_key, .. } = parts;
+                let wait = waits(parts, time);
                 // READ COMMITTED: statements after the lock see what its holder before committed. Constraints that wait for
                 // the COMMIT would cost the whole group.
                 self.owe(&format!(
-                    "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL search_path TO {schema}; SET CONSTRAINTS ALL IMMEDIATE; \
+                    "BEGIN ISOLATION LEVEL READ COMMITTED; {wait}SET LOCAL search_path TO {schema}; SET CONSTRAINTS ALL IMMEDIATE; \
                      SELECT pg_advisory_xact_lock({lock_key}), pg_current_xact_id()::text; SET LOCAL statement_timeout TO {statement_ms}; \
                      SAVEPOINT turn"
                 ));
@@ -120,6 +127,22 @@ impl Link {
         }
         // Undone is what it was when the savepoint was made.
         self.statement_ms = statement_ms;
+        self.statement_ms_varies = false;
+        self.owe_time(parts, time);
+    }
+
+    /// The server lets the turn be idle for as long as it may stay open, which may be longer than others may.
+    fn owe_time(&mut self, parts: &DatabaseParts, time: TransactionTime) {
+        let settings = &parts.shared.settings;
+        let open_ms = u64::try_from(time.open_max(settings.transaction_ms_max).as_millis()).unwrap_or(u64::MAX);
+        if open_ms > settings.transaction_ms_max {
+            let idle_ms = idle_ms(settings).saturating_add(open_ms).min(MS_MAX);
+            self.owe(&format!("SET LOCAL idle_in_transaction_session_timeout TO {idle_ms}"));
+        }
+        if time.is_long() {
+            // Readers may hold what it changes.
+            self.owe(&format!("SET LOCAL lock_timeout TO {}", time.step_ms_max(settings.begin_wait_ms_max).min(MS_MAX)));
+        }
     }
 
     /// What the turn did is part of the group.
@@ -155,8 +178,8 @@ impl Link {
     }
 
     /// Goes back to a savepoint with the next statement.
-    pub(super) fn owe_rollback_to(&mut self, savepoint: &str, parts: &DatabaseParts) {
-        if self.statement_ms != parts.shared.settings.statement_ms_max {
+    pub(super) fn owe_rollback_to(&mut self, savepoint: &str) {
+        if self.statement_ms_varies {
             self.statement_ms = 0;
         }
         self.owe(&format!("ROLLBACK TO {savepoint}"));
@@ -173,8 +196,9 @@ impl Link {
         until: Instant,
     ) -> Result<Vec<RowSet>, ExecutorError> {
         if self.statement_ms != statement_ms {
-            self.owe(&format!("SET LOCAL statement_timeout TO {statement_ms}"));
+            self.owe(&format!("SET LOCAL statement_timeout TO {}", statement_ms.min(MS_MAX)));
             self.statement_ms = statement_ms;
+            self.statement_ms_varies = true;
         }
         let owed = std::mem::take(&mut self.owed);
         self.before_turn = None;
@@ -227,6 +251,15 @@ impl Link {
         let error = executor_error(error);
         Err(if refused { CommitError::Refused(error) } else { CommitError::Unknown(error) })
     }
+}
+
+/// Set before a group waits for its lock: a transaction that may take long waits as long for those of other processes.
+fn waits(parts: &DatabaseParts, time: TransactionTime) -> String {
+    if !time.is_long() {
+        return String::new();
+    }
+    let wait_ms = time.step_ms_max(parts.shared.settings.begin_wait_ms_max).min(MS_MAX);
+    format!("SET LOCAL statement_timeout TO {wait_ms}; SET LOCAL lock_timeout TO {wait_ms}; ")
 }
 
 /// The time of a transaction is over.

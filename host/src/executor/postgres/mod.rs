@@ -26,6 +26,7 @@ use self::writer::{DatabaseParts, Writer};
 use super::probe::Probe;
 use super::{
     Database, DatabaseInfo, DatabaseName, Dialect, Executor, ExecutorError, GroupObserver, Hold, MountUsage, Snapshot, Transaction,
+    TransactionTime,
 };
 use crate::backup::Standstill;
 
@@ -218,6 +219,10 @@ impl Executor for PostgresExecutor {
         probe.run().await
     }
 
+    fn is_shared(&self) -> bool {
+        true
+    }
+
     async fn size_bytes(&self, mount: &str) -> Result<Option<u64>, ExecutorError> {
         self.shared.size_bytes(mount).await.map(Some)
     }
@@ -266,7 +271,11 @@ impl Database for PostgresDatabase {
     }
 
     async fn begin(&self) -> Result<Box<dyn Transaction>, ExecutorError> {
-        let turn = self.writer.turn(self.parts.shared.settings.begin_wait_ms_max).await?;
-        Ok(Box::new(PostgresTransaction::new(Arc::clone(&self.parts), turn)?))
+        self.begin_within(TransactionTime::AsSet).await
+    }
+
+    async fn begin_within(&self, time: TransactionTime) -> Result<Box<dyn Transaction>, ExecutorError> {
+        let turn = self.writer.turn(time.step_ms_max(self.parts.shared.settings.begin_wait_ms_max)).await?;
+        Ok(Box::new(PostgresTransaction::new(Arc::clone(&self.parts), turn, time)?))
     }
 }

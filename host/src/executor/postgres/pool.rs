@@ -96,11 +96,16 @@ impl Pool {
     }
 }
 
+/// How long a transaction may be idle before the server ends it, in milliseconds: longer than one that is well ever is.
+pub(super) fn idle_ms(settings: &PostgresSettings) -> u64 {
+    settings.transaction_ms_max + settings.statement_ms_max + settings.begin_wait_ms_max
+}
+
 /// Where the server is, and what each connection is told when it is made. An idle transaction ends by itself where this
 /// process hangs.
 fn config(settings: &PostgresSettings) -> tokio_postgres::Config {
-    let PostgresSettings { transaction_ms_max, statement_ms_max, begin_wait_ms_max, .. } = settings;
-    let idle_ms = transaction_ms_max + statement_ms_max + begin_wait_ms_max;
+    let begin_wait_ms_max = settings.begin_wait_ms_max;
+    let idle_ms = idle_ms(settings);
     let session = format!(
         "-c statement_timeout={begin_wait_ms_max} -c lock_timeout={begin_wait_ms_max} -c idle_in_transaction_session_timeout={idle_ms} \
          -c synchronous_commit=on -c default_transaction_read_only=off -c standard_conforming_strings=on"

@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout_at};
 use super::link::{Link, out_of_time};
 use super::writer::{DatabaseParts, Turn};
 use crate::executor::group::Ending;
-use crate::executor::{Ended, ExecutorError, RowSet, Statement, Transaction};
+use crate::executor::{Ended, ExecutorError, RowSet, Statement, Transaction, TransactionTime};
 
 /// No statement is given less time than this, in milliseconds: 0 would be no limit.
 const STATEMENT_MS_MIN: u64 = 50;
@@ -21,8 +21,11 @@ pub(super) struct PostgresTransaction {
     parts: Arc<DatabaseParts>,
     /// None once it has ended.
     turn: Option<Turn>,
+    time: TransactionTime,
     /// From here on nothing but rolling back works.
     end: Instant,
+    /// When the clock was stopped; none: it runs.
+    stopped_at: Option<Instant>,
     /// Open savepoints, rising.
     savepoints: Vec<u32>,
     savepoint_next: u32,
@@ -32,18 +35,25 @@ pub(super) struct PostgresTransaction {
 
 impl PostgresTransaction {
     /// The transaction of a turn.
-    pub(super) fn new(parts: Arc<DatabaseParts>, mut turn: Turn) -> Result<Self, ExecutorError> {
-        turn.begin(&parts)?;
-        let end = Instant::now() + Duration::from_millis(parts.shared.settings.transaction_ms_max);
-        Ok(Self { parts, turn: Some(turn), end, savepoints: Vec::new(), savepoint_next: 1, failed: false })
+    pub(super) fn new(parts: Arc<DatabaseParts>, mut turn: Turn, time: TransactionTime) -> Result<Self, ExecutorError> {
+        turn.begin(&parts, time)?;
+        let end = Instant::now() + time.open_max(parts.shared.settings.transaction_ms_max);
+        Ok(Self { parts, turn: Some(turn), time, end, stopped_at: None, savepoints: Vec::new(), savepoint_next: 1, failed: false })
     }
 
-    /// What is left of the time of the transaction.
+    /// What is left of the time of the transaction. While the clock is stopped it is all of it.
     fn time_left(&self) -> Result<Duration, ExecutorError> {
+        if self.stopped_at.is_some() {
+            return Ok(self.open_max());
+        }
         match self.end.saturating_duration_since(Instant::now()) {
             Duration::ZERO => Err(out_of_time()),
             left => Ok(left),
         }
+    }
+
+    fn open_max(&self) -> Duration {
+        self.time.open_max(self.parts.shared.settings.transaction_ms_max)
     }
 
     fn link(&mut self) -> Result<&mut Link, ExecutorError> {
@@ -72,9 +82,9 @@ impl PostgresTransaction {
     async fn run(&mut self, statements: &[Statement], row_limit: Option<u32>) -> Result<Vec<RowSet>, ExecutorError> {
         let left = self.time_left()?;
         let settings = &self.parts.shared.settings;
-        let transaction_max = Duration::from_millis(settings.transaction_ms_max);
-        let statement_ms = statement_ms(left, settings.statement_ms_max);
-        let opening_max = Duration::from_millis(settings.begin_wait_ms_max);
+        let open_max = self.open_max();
+        let statement_ms = statement_ms(left, self.time.step_ms_max(settings.statement_ms_max));
+        let opening_max = Duration::from_millis(self.time.step_ms_max(settings.begin_wait_ms_max));
         let parts = Arc::clone(&self.parts);
         // Until the answer is there: whoever waits for it may go away.
         self.failed = true;
@@ -88,7 +98,7 @@ impl PostgresTransaction {
         };
         if opens {
             // Waiting for other processes does not count.
-            self.end = self.end.max(Instant::now() + transaction_max / 2);
+            self.end = self.end.max(Instant::now() + open_max / 2);
         }
         self.failed = result.is_err();
         result
@@ -148,10 +158,20 @@ impl Transaction for PostgresTransaction {
     async fn rollback_to(&mut self, savepoint: u32) -> Result<(), ExecutorError> {
         self.time_left()?;
         self.keep_up_to(savepoint)?;
-        let parts = Arc::clone(&self.parts);
-        self.link()?.owe_rollback_to(&format!("s{savepoint}"), &parts);
+        self.link()?.owe_rollback_to(&format!("s{savepoint}"));
         self.failed = false;
         Ok(())
+    }
+
+    fn stop_clock(&mut self, stopped: bool) {
+        match (stopped, self.stopped_at) {
+            (true, None) => self.stopped_at = Some(Instant::now()),
+            (false, Some(since)) => {
+                self.end += since.elapsed();
+                self.stopped_at = None;
+            }
+            (true, Some(_)) | (false, None) => {}
+        }
     }
 
     async fn commit(mut self: Box<Self>, ended: Ended<'_>) -> Result<(), ExecutorError> {

@@ -19,7 +19,7 @@ use super::pool::Backoff;
 use super::statement::executor_error;
 use super::{Shared, closed};
 use crate::executor::group::{Ending, Flush, GroupCommit, GroupLimits, Step};
-use crate::executor::{DatabaseName, ExecutorError, GroupObserver, Hold};
+use crate::executor::{DatabaseName, ExecutorError, GroupObserver, Hold, TransactionTime};
 
 /// What everything that belongs to one database shares.
 pub(super) struct DatabaseParts {
@@ -63,8 +63,8 @@ impl Turn {
 
     /// A transaction begins: dropped from here on without a word, the group is lost, since what was done in it is not
     /// known.
-    pub(super) fn begin(&mut self, parts: &DatabaseParts) -> Result<(), ExecutorError> {
-        self.link()?.begin_turn(parts);
+    pub(super) fn begin(&mut self, parts: &DatabaseParts, time: TransactionTime) -> Result<(), ExecutorError> {
+        self.link()?.begin_turn(parts, time);
         self.ending = Ending::Lost;
         Ok(())
     }

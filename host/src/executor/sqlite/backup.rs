@@ -19,7 +19,7 @@ use super::statement::executor_error;
 use super::transaction::SqliteTransaction;
 use super::{Inner, NOT_DATABASES, Place};
 use crate::backup::{BackupError, Pinned, Standstill, Target};
-use crate::executor::ExecutorError;
+use crate::executor::{ExecutorError, TransactionTime};
 
 /// Pages copied between two looks at whether the backup is called off.
 const PAGES_AT_ONCE: i32 = 256;
@@ -130,7 +130,10 @@ impl Inner {
             }
             drop(opening);
             turns.extend(
-                try_join_all(missing.iter().map(|file| async move { SqliteTransaction::begin(Turn::begin(file).await?, None) })).await?,
+                try_join_all(
+                    missing.iter().map(|file| async move { SqliteTransaction::begin(Turn::begin(file).await?, TransactionTime::AsSet) }),
+                )
+                .await?,
             );
             taken.extend(missing.iter().map(|file| file.name.clone()));
         }

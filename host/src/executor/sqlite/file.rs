@@ -381,6 +381,11 @@ pub(super) struct Turn {
 impl Turn {
     /// Waits for the writer and opens the group where this turn is its first.
     pub(super) async fn begin(file: &Arc<DatabaseFile>) -> Result<Self, ExecutorError> {
+        Self::begin_within(file, file.settings.begin_wait_ms_max).await
+    }
+
+    /// The same, for so many milliseconds at most.
+    pub(super) async fn begin_within(file: &Arc<DatabaseFile>, wait_ms_max: u64) -> Result<Self, ExecutorError> {
         let (sender, granted) = oneshot::channel();
         let mut turn = {
             let mut state = file.state.lock();
@@ -389,7 +394,6 @@ impl Turn {
             file.take(&mut state, step);
             Self { file: Arc::clone(file), ticket, group: 0, link: None, ending: Ending::NeverBegan }
         };
-        let wait_ms_max = file.settings.begin_wait_ms_max;
         let granted = match timeout(Duration::from_millis(wait_ms_max), granted).await {
             Ok(Ok(granted)) => granted,
             Ok(Err(_)) => return Err(closed()),

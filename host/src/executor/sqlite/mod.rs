@@ -34,6 +34,7 @@ use self::worker::{Threads, Worker};
 use super::probe::Probe;
 use super::{
     Database, DatabaseInfo, DatabaseName, Dialect, Executor, ExecutorError, GroupObserver, Hold, MountUsage, Snapshot, Transaction,
+    TransactionTime,
 };
 use crate::backup::Standstill;
 
@@ -382,11 +383,11 @@ impl Database for SqliteDatabase {
     }
 
     async fn begin(&self) -> Result<Box<dyn Transaction>, ExecutorError> {
-        self.begin_within(None).await
+        self.begin_within(TransactionTime::AsSet).await
     }
 
-    async fn begin_within(&self, open_max: Option<Duration>) -> Result<Box<dyn Transaction>, ExecutorError> {
-        let turn = Turn::begin(&self.file).await?;
-        Ok(Box::new(SqliteTransaction::begin(turn, open_max)?))
+    async fn begin_within(&self, time: TransactionTime) -> Result<Box<dyn Transaction>, ExecutorError> {
+        let turn = Turn::begin_within(&self.file, time.step_ms_max(self.file.settings.begin_wait_ms_max)).await?;
+        Ok(Box::new(SqliteTransaction::begin(turn, time)?))
     }
 }

@@ -3,17 +3,20 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::task::block_in_place;
 use tokio::time::Instant;
 
 use super::connection::{Budget, Link};
 use super::file::Turn;
 use super::statement::{self, Access, executor_error};
 use crate::executor::group::Ending;
-use crate::executor::{Ended, ExecutorError, RowSet, Statement, Transaction};
+use crate::executor::{Ended, ExecutorError, RowSet, Statement, Transaction, TransactionTime};
 
 /// See [`Transaction`].
 pub(super) struct SqliteTransaction {
     turn: Turn,
+    time: TransactionTime,
     /// From here on nothing but rolling back works.
     end: Instant,
     /// When the clock was stopped; none: it runs.
@@ -29,9 +32,10 @@ pub(super) struct SqliteTransaction {
 
 impl SqliteTransaction {
     /// Begins the transaction of a turn.
-    pub(super) fn begin(turn: Turn, open_max: Option<Duration>) -> Result<Self, ExecutorError> {
-        let end = Instant::now() + open_max.unwrap_or(Duration::from_millis(turn.file.settings.transaction_ms_max));
-        let mut transaction = Self { turn, end, stopped_at: None, savepoints: Vec::new(), savepoint_next: 1, lost: None, ending: None };
+    pub(super) fn begin(turn: Turn, time: TransactionTime) -> Result<Self, ExecutorError> {
+        let end = Instant::now() + time.open_max(turn.file.settings.transaction_ms_max);
+        let mut transaction =
+            Self { turn, time, end, stopped_at: None, savepoints: Vec::new(), savepoint_next: 1, lost: None, ending: None };
         if let Err(error) = transaction.own("SAVEPOINT turn") {
             // Not begun, so there is nothing to roll back to; but what is left must be still a transaction.
             let whole = transaction.link().is_ok_and(|link| !link.is_autocommit());
@@ -101,17 +105,27 @@ impl SqliteTransaction {
     }
 }
 
+/// Runs what may take minutes, while other tasks of this thread go on elsewhere, as far as the runtime has other threads.
+fn beside_other_tasks<T>(run: impl FnOnce() -> T) -> T {
+    match Handle::try_current().map(|runtime| runtime.runtime_flavor()) {
+        Ok(RuntimeFlavor::MultiThread) => block_in_place(run),
+        _ => run(),
+    }
+}
+
 #[async_trait]
 impl Transaction for SqliteTransaction {
     async fn execute(&mut self, statement: &Statement, row_limit: Option<u32>) -> Result<RowSet, ExecutorError> {
         self.check()?;
         let file = &self.turn.file;
-        let statement_end = Instant::now() + Duration::from_millis(file.settings.statement_ms_max);
+        let statement_end = Instant::now() + Duration::from_millis(self.time.step_ms_max(file.settings.statement_ms_max));
         let budget = Budget { statement_end, read_end: self.stopped_at.is_none().then_some(self.end) };
         let limits = file.result_limits();
-        let result = self
-            .link()?
-            .for_component(budget, |connection, watch| statement::run(connection, watch, Access::Write, statement, row_limit, limits));
+        let link = self.link()?;
+        let run = || {
+            link.for_component(budget, |connection, watch| statement::run(connection, watch, Access::Write, statement, row_limit, limits))
+        };
+        let result = if self.time.is_long() { beside_other_tasks(run) } else { run() };
         self.notice(result)
     }
 

@@ -80,6 +80,7 @@ impl HostSnapshot for State {
         row_limit: Option<u32>,
     ) -> wasmtime::Result<Result<RowSet, Error>> {
         let rows = self.table().get_mut(&snapshot)?.0.query(&statement.into(), row_limit).await;
+        self.came_along();
         Ok(rows.map(RowSet::from).map_err(|error| self.noted(error)))
     }
 
@@ -117,11 +118,13 @@ impl HostTransaction for State {
                 if call.several_inputs && call.hold.is_none() {
                     call.hold = Some(database.hold());
                 }
-                let open_max = self.mount()?.transaction_open_max();
-                database.begin_within(open_max).await
+                let is_long = call.is_long;
+                let time = self.mount()?.transaction_time(is_long);
+                database.begin_within(time).await
             }
             Err(error) => Err(error),
         };
+        self.came_along();
         match opened {
             // While it waited for the writer, a group that it rests on may have been lost.
             Ok(transaction) if self.mount()?.is_lost(id) => {
@@ -152,6 +155,7 @@ impl HostTransaction for State {
             Ok(root) => root.transaction.execute(&statement.into(), None).await,
             Err(error) => return Ok(Err(error)),
         };
+        self.came_along();
         Ok(done.map(RowSet::from).map_err(|error| self.noted(error)))
     }
 
@@ -168,6 +172,7 @@ impl HostTransaction for State {
             Ok(root) => root.transaction.execute_batch(&statements).await,
             Err(error) => return Ok(Err(error)),
         };
+        self.came_along();
         Ok(done.map(|sets| sets.into_iter().map(RowSet::from).collect()).map_err(|error| self.noted(error)))
     }
 

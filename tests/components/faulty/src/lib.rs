@@ -23,7 +23,7 @@ use std::cell::RefCell;
 
 use bindings::exports::syncline::sync::{http, live, mounts, socket, timer};
 use bindings::syncline::host::pubsub::{Class, Order, Publication};
-use bindings::syncline::host::types::{Close, Frame, RequestHead};
+use bindings::syncline::host::types::{Close, ConnectionId, Frame, RequestHead};
 use bindings::syncline::host::{executor, storage};
 use run::{DATABASE, Run, statement};
 
@@ -88,9 +88,10 @@ fn unfolded(line: &str) -> String {
 }
 
 impl http::Guest for Component {
-    fn admit(_mount: String, _connection: u64, _head: RequestHead) -> http::Admission {
+    fn admit(_mount: String, _connection: u64, head: RequestHead) -> http::Admission {
         run::fall(&configured_fault("admit"));
-        http::Admission::Accept(http::Accept { body: http::BodyPlan::Inline(1 << 20), context: Vec::new() })
+        let work = if head.path.ends_with("/heavy") { http::Work::Heavy } else { http::Work::Usual };
+        http::Admission::Accept(http::Accept { body: http::BodyPlan::Inline(1 << 20), context: Vec::new(), work })
     }
 
     fn handle(
@@ -237,6 +238,11 @@ impl socket::Guest for Component {
 }
 
 impl timer::Guest for Component {
+    fn post_failed(_mount: String, _connection: ConnectionId, post: timer::FailedPost) {
+        let told = format!("{} {} {}", post.attempts, post.given_up, String::from_utf8_lossy(&post.body));
+        storage::set("failed-post", told.as_bytes(), None).expect("facts can be kept");
+    }
+
     fn fire(mount: String, name: String, payload: Vec<u8>, cursor: Option<Vec<u8>>) -> Option<Vec<u8>> {
         let mut run = Run::new(mount, 0, "");
         run.job = Some((name, cursor.and_then(|cursor| String::from_utf8(cursor).ok()?.parse().ok()).unwrap_or(0)));

@@ -38,7 +38,7 @@ pub struct Run {
     pub next_step: Option<u64>,
 }
 
-/// A statement with texts as parameters.
+/// A statement with texts as parameters: `$1` and so on, which both dialects take.
 pub fn statement(sql: &str, parameters: &[&str]) -> Statement {
     Statement { sql: sql.into(), parameters: parameters.iter().map(|text| Value::Text((*text).into())).collect() }
 }
@@ -75,7 +75,7 @@ pub fn view(key: &str) -> Result<Option<String>, String> {
 
 /// A row as a view shows it.
 pub fn row(view: &Snapshot, key: &str) -> Result<Option<String>, String> {
-    let found = view.query(&statement("SELECT value FROM item WHERE key = ?", &[key]), None).map_err(|error| word_of(&error))?;
+    let found = view.query(&statement("SELECT value FROM item WHERE key = $1", &[key]), None).map_err(|error| word_of(&error))?;
     Ok(first_text(&found.cells))
 }
 
@@ -219,7 +219,10 @@ impl Run {
             "begin" => self.transactions.push(Transaction::begin(DATABASE).map_err(failed)?),
             "put" => {
                 let (key, value) = split(rest);
-                let insert = statement("INSERT OR REPLACE INTO item (key, value) VALUES (?, ?)", &[key, value]);
+                let insert = statement(
+                    "INSERT INTO item (key, value) VALUES ($1, $2) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+                    &[key, value],
+                );
                 self.transactions.last().ok_or("no transaction")?.execute(&insert).map_err(failed)?;
             }
             "remove" => {
@@ -236,7 +239,7 @@ impl Run {
                 self.sql("commit", "")?;
             }
             "read" => {
-                let select = statement("SELECT value FROM item WHERE key = ?", &[rest]);
+                let select = statement("SELECT value FROM item WHERE key = $1", &[rest]);
                 let found = self.transactions.last().ok_or("no transaction")?.execute(&select).map_err(failed)?;
                 let value = first_text(&found.cells).unwrap_or_else(|| "nothing".into());
                 self.say(format!("read {rest}={value}"));

@@ -51,3 +51,19 @@ async fn counters_move() {
     let pushes = text.lines().find(|line| line.starts_with("plasma_requests_total") && line.contains("push")).map(str::to_owned);
     assert!(pushes.as_ref().is_some_and(|line| line.ends_with(" 1")), "{pushes:?} in {text}");
 }
+
+#[tokio::test]
+async fn a_webhook_that_nobody_takes_is_an_error_and_the_push_stays() {
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free").local_addr().expect("it has one");
+    let server = serve_with(json!({"onPushed": {"webhook": format!("http://{nobody}/hook")}})).await;
+    let answer = alice(server.address).push("g1", &[increment("c1", 1, "k", 1)]).await;
+    assert_eq!(answer["lastMutationIDChanges"], json!({"c1": 1}));
+    let listed = || async {
+        let errors = admin(server.address).get("/admin/errors").await.json();
+        errors["errors"].get(0).cloned()
+    };
+    let error = syncline_tests::eventually("the error is listed", listed).await;
+    assert_eq!((&error["kind"], &error["clientGroupID"], &error["clientID"]), (&json!("onPushed-failed"), &json!("g1"), &json!("c1")));
+    assert!(error["cause"].as_str().is_some_and(|cause| cause.starts_with("webhook: ")), "{error}");
+    assert_eq!(everything(alice(server.address)).await.rows["counters/k"]["n"], 1);
+}

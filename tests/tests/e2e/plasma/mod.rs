@@ -3,6 +3,8 @@
 mod access;
 mod administration;
 mod bad_input;
+mod growing;
+mod lagging;
 mod pokes;
 mod pull;
 mod push;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use serde_json::json;
+use syncline_tests::postgres;
 use syncline_tests::process::{Process, command, data_folder};
 use syncline_tests::receiver::{WebServer, answer};
 use syncline_tests::server::{Setup, TestServer};
@@ -121,10 +122,13 @@ async fn posts_that_a_killed_server_left_are_sent_over_tls_by_the_next_one() {
     std::fs::write(file("faulty.wasm"), FAULTY).expect("files can be written");
     let mount = format!("[[mount]]\nprotocol = \"faulty\"\npath = \"/faulty\"\nsettings = {{ targets = [\"{url}\"] }}\n");
     std::fs::write(file("syncline.toml"), format!("component = \"faulty.wasm\"\n{mount}")).expect("files can be written");
-    let start = || {
+    let start = async || {
         let mut command = command(&["serve", "--listen", "127.0.0.1:0", "--config"]);
         command.arg(file("syncline.toml")).arg("--data").arg(data.path().join("data")).env("SSL_CERT_FILE", file("roots.pem"));
-        Process::spawn(command)
+        if postgres::is_chosen() {
+            command.arg("--executor").arg(postgres::of_folder(data.path()).await.url());
+        }
+        Process::spawn(command).await
     };
     let first = start().await;
     assert_eq!(ask(first.address, &format!("begin\nput k 1\npost {url} in\ncommit\npost {url} without")).await.0, 200);
@@ -141,4 +145,18 @@ async fn posts_that_a_killed_server_left_are_sent_over_tls_by_the_next_one() {
         assert_eq!((&tried.body, tried.header("x-syncline-post-id")), (&sent.body, sent.header("x-syncline-post-id")));
     }
     assert_eq!(second.terminate().await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_logic_hears_of_a_post_that_failed() {
+    // Nobody listens there any more.
+    let gone = receiver().await.url("/hook");
+    let server = server(&gone).await;
+    assert_eq!(ask(server.address, &format!("begin\nput k 1\npost {gone} lost\ncommit")).await.0, 200);
+    let told = || async {
+        let (status, fact) = ask(server.address, "get failed-post").await;
+        assert_eq!(status, 200);
+        (fact == "get failed-post=1 false lost").then_some(())
+    };
+    syncline_tests::eventually("it is told", told).await;
 }

@@ -1,19 +1,28 @@
 //! HTTP requests: what they are answered when calls fail, data is lost, or the client goes away.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
+use futures_util::StreamExt as _;
+use futures_util::future::join_all;
+use futures_util::stream::FuturesUnordered;
 use serde_json::json;
 use syncline_tests::DEADLINE;
+use syncline_tests::server::{Setup, TestServer};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use super::{Client, server, server_over};
+use super::{Client, server, server_over, setup};
 use crate::commits::{Commits, Fate};
 
 /// Sends a request with commands as its body.
 async fn start(address: SocketAddr, commands: &str) -> TcpStream {
+    start_at(address, "/faulty", commands).await
+}
+
+async fn start_at(address: SocketAddr, path: &str, commands: &str) -> TcpStream {
     let mut stream = TcpStream::connect(address).await.expect("the server listens");
-    let head = format!("POST /faulty HTTP/1.1\r\nhost: test\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", commands.len());
+    let head = format!("POST {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", commands.len());
     stream.write_all(format!("{head}{commands}").as_bytes()).await.expect("the request can be sent");
     stream
 }
@@ -76,4 +85,25 @@ async fn a_client_that_goes_away_during_its_request_holds_up_nobody() {
     commits.release();
     assert_eq!(other.ask("write l 1\necho done").await, "done");
     assert_eq!(ask(server.address, "write m 1\necho done").await, (200, "done".into()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn heavy_requests_wait_for_each_other_and_hold_up_no_other() {
+    let commits = Commits::of("faulty");
+    let folder = Arc::new(tempfile::tempdir().expect("a folder"));
+    let executor = Arc::new(commits.executor(folder.path()).await);
+    let mut setup = Setup { executor: Some(executor), folder: Some(folder), ..setup(json!({}), None) };
+    setup.runtime.heavy_calls_per_mount = 1;
+    let server = TestServer::with(setup).await;
+    commits.hold();
+    // One that runs as long as its commit is held, those that may wait for it, and one too many, whichever that is.
+    let streams = join_all((0..18).map(|_| start_at(server.address, "/faulty/heavy", "write k 1\necho done"))).await;
+    let mut asked: FuturesUnordered<_> = streams.into_iter().map(finish).collect();
+    assert_eq!(asked.next().await, Some((503, "unavailable".into())));
+    commits.held().await;
+    assert_eq!(ask(server.address, "echo usual").await, (200, "usual".into()));
+    commits.release();
+    while let Some(answer) = asked.next().await {
+        assert_eq!(answer, (200, "done".into()));
+    }
 }
