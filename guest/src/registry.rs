@@ -8,7 +8,7 @@ use std::rc::Rc;
 use crate::contract::exports::syncline::sync::{http, live, mounts, socket, timer};
 use crate::imports::{ConnectionId, Imports, Publication, RequestHead};
 
-pub use http::{Accept as AdmitAccept, Admission, BodyIn, BodyOut, BodyPlan, Response, Work};
+pub use http::{Accept as AdmitAccept, Admission, BodyFailure, BodyIn, BodyOut, BodyPlan, Response, Work};
 pub use live::{Alarm, Connection, Failure, Outcome};
 pub use mounts::Plan;
 pub use socket::{Deliveries, Group, Input, UpgradeResult};
@@ -104,6 +104,34 @@ pub struct Request {
     pub body: BodyIn,
     /// Set when this very call just failed on another instance.
     pub failure: Option<Failure>,
+}
+
+/// Answers a request, which may not have been admitted yet.
+pub fn answer(
+    mount: &dyn Mount,
+    imports: Imports<'_>,
+    connection: ConnectionId,
+    head: RequestHead,
+    context: Option<Vec<u8>>,
+    body: BodyIn,
+    failure: Option<Failure>,
+) -> Response {
+    let (context, body) = match context {
+        Some(context) => (context, body),
+        None => match mount.admit(imports, connection, head.clone()) {
+            Admission::Refuse(refusal) => return refusal,
+            Admission::Accept(accept) => (accept.context, within(body, &accept.body)),
+        },
+    };
+    mount.handle(imports, Request { connection, head, context, body, failure })
+}
+
+/// A body that came before it was admitted, as it would have come after.
+fn within(body: BodyIn, plan: &BodyPlan) -> BodyIn {
+    match (&body, plan) {
+        (BodyIn::Bytes(bytes), BodyPlan::Inline(bytes_max)) if bytes.len() as u64 > *bytes_max => BodyIn::Failed(BodyFailure::TooLarge),
+        _ => body,
+    }
 }
 
 /// A response without a body.

@@ -7,7 +7,7 @@ use syncline_guest::contract::exports::syncline::sync::{http, live, mounts, sock
 use syncline_guest::contract::syncline::host::executor;
 use syncline_guest::host::{self, Host, LentSnapshot};
 use syncline_guest::imports::{ConnectionId, Imports, Publication, Query, RequestHead};
-use syncline_guest::registry::{self, Mount, Mounts, Request};
+use syncline_guest::registry::{self, Mount, Mounts};
 
 thread_local! {
     /// An instance has one thread; what it knows follows from `configure`.
@@ -60,11 +60,11 @@ impl http::Guest for Component {
         mount_name: String,
         connection: ConnectionId,
         head: RequestHead,
-        context: Vec<u8>,
+        context: Option<Vec<u8>>,
         body: http::BodyIn,
         failure: Option<live::Failure>,
     ) -> http::Response {
-        mount(&mount_name).handle(imports(), Request { connection, head, context, body, failure })
+        registry::answer(mount(&mount_name).as_ref(), imports(), connection, head, context, body, failure)
     }
 
     fn resume(mount_name: String, connection: ConnectionId, state: Vec<u8>) -> http::Response {

@@ -69,6 +69,11 @@ impl Denied {
 }
 
 impl Auth {
+    /// Whether the app says who calls.
+    pub fn is_app(&self) -> bool {
+        matches!(self, Auth::App)
+    }
+
     /// What is valid and dangerous in its settings.
     pub fn warnings(&self) -> Vec<String> {
         match self {

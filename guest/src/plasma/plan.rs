@@ -3,7 +3,7 @@
 use super::errors::error_body;
 use super::settings::Settings;
 use crate::contract::exports::syncline::sync::mounts::{
-    AppLimits, Closes, Concurrency, Fallback, Fallbacks, Route, RouteKind, UpgradeAnswer, Upgrades,
+    AppLimits, Closes, Concurrency, Direct, Fallback, Fallbacks, Route, RouteKind, UpgradeAnswer, Upgrades,
 };
 use crate::http::header;
 use crate::imports::Close;
@@ -11,6 +11,8 @@ use crate::registry::Plan;
 
 /// Bytes of publications that may wait for a reader.
 const QUEUE_BYTES: u64 = 1 << 20;
+/// Longest push or pull that is read before anybody looks who sends it.
+const DIRECT_BYTES_MAX: u64 = 64 << 10;
 /// Time for a call.
 const CALL_DEADLINE_MS: u64 = 5000;
 
@@ -100,7 +102,15 @@ pub fn plan(settings: &Settings) -> Plan {
             task_ms: None,
             memory_bytes: Some(settings.app_memory_bytes),
         }),
+        direct: direct(settings),
         auto_replies: Vec::new(),
         warnings: settings.warnings.clone(),
     }
+}
+
+/// Pushes and pulls are many and mostly short. An app that says who calls has a call of its own: what it writes is done before
+/// the request is.
+fn direct(settings: &Settings) -> Option<Direct> {
+    let path = |name: &str| format!("{}/{name}", settings.base_path.trim_end_matches('/'));
+    (!settings.auth.is_app()).then(|| Direct { paths: vec![path("push"), path("pull")], body_bytes_max: DIRECT_BYTES_MAX })
 }

@@ -49,6 +49,7 @@ pub fn plan(settings: &Settings) -> Plan {
         fallbacks: None,
         app_limits: None,
         concurrency: Concurrency::Shared,
+        direct: None,
         auto_replies: Vec::new(),
         warnings: settings.warnings.clone(),
     }

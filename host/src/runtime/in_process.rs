@@ -140,7 +140,7 @@ impl Runtime {
                 http::BodyPlan::Object(_) => http::BodyIn::Failed(http::BodyFailure::Unavailable),
             };
             let answered = open
-                .handle(head, Admitted { context: accept.context, work: accept.work }, body, &mut Asker { gone, cut: Arc::default() })
+                .handle(head, Admitted { context: Some(accept.context), work: accept.work }, body, &mut Asker { gone, cut: Arc::default() })
                 .await;
             answered.unwrap_or_else(|error| mount.fallback(error))
         });

@@ -26,7 +26,7 @@ pub(crate) enum Invocation {
     Start { cursor: Option<Vec<u8>> },
     Stop,
     Admit { connection: u64, head: Arc<RequestHead> },
-    Handle { connection: u64, head: Arc<RequestHead>, context: Vec<u8>, body: http::BodyIn, work: http::Work },
+    Handle { connection: u64, head: Arc<RequestHead>, context: Option<Vec<u8>>, body: http::BodyIn, work: http::Work },
     Resume { connection: u64, state: Vec<u8> },
     Generate { cursor: Vec<u8>, view: HeldView },
     Upgrade { connection: u64, head: Arc<RequestHead> },
@@ -217,7 +217,7 @@ impl Instance {
             }
             Invocation::Admit { connection, head } => Answer::Admission(http.call_admit(store, &name, *connection, head).await?),
             Invocation::Handle { connection, head, context, body, .. } => {
-                let mut response = http.call_handle(&mut *store, &name, *connection, head, context, body, failure).await?;
+                let mut response = http.call_handle(&mut *store, &name, *connection, head, context.as_deref(), body, failure).await?;
                 let view = taken_view(store, &mut response)?;
                 Answer::Response(response, view)
             }

@@ -48,8 +48,8 @@ pub(crate) struct Asker {
 
 /// What the component said when it let a request in.
 pub(crate) struct Admitted {
-    /// Handed back to it.
-    pub(crate) context: Vec<u8>,
+    /// Handed back to it; none where it was not asked.
+    pub(crate) context: Option<Vec<u8>>,
     /// How much it will have to do.
     pub(crate) work: http::Work,
 }

@@ -3,6 +3,8 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
+use http::Method;
+
 use super::bindings::guest::GuestPre;
 use super::bindings::guest::exports::syncline::sync::mounts::Closes;
 use super::imports::app::App;
@@ -56,6 +58,16 @@ impl Deref for CurrentPlan {
 
     fn deref(&self) -> &Plan {
         &self.0.plan
+    }
+}
+
+impl CurrentPlan {
+    /// How long the body of a request may be that goes to the component without being admitted first; none: it is to be
+    /// admitted.
+    pub(crate) fn takes_directly(&self, method: &Method, path: &str, announced_bytes: Option<u64>) -> Option<u64> {
+        let direct = self.direct.as_ref()?;
+        let fits = announced_bytes.is_some_and(|bytes| bytes <= direct.body_bytes_max);
+        (fits && method == Method::POST && direct.paths.iter().any(|direct| direct == path)).then_some(direct.body_bytes_max)
     }
 }
 

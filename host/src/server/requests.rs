@@ -13,7 +13,7 @@ use super::body::Body;
 use super::limiter::{Flow, Visitor};
 use super::rate::Pace;
 use super::{Shared, heads, operations, websocket};
-use crate::runtime::http::{Admission, BodyFailure, BodyIn, BodyPlan};
+use crate::runtime::http::{Admission, BodyFailure, BodyIn, BodyPlan, Work};
 use crate::runtime::limits::loggable;
 use crate::runtime::wit_types::{Header, RequestHead};
 use crate::runtime::{Admitted, AnswerBody, Answered, Charge, MountCore};
@@ -103,10 +103,14 @@ async fn of_mount(request: Request<Incoming>, visitor: &mut Visitor, mount: &Arc
     let (parts, body) = request.into_parts();
     let head = request_head(&parts, &visitor.client);
     let open = mount.open_request();
-    let accept = match open.admit(head.clone()).await {
-        Ok(Admission::Refuse(response)) => return from_mount(mount.refusal(response), visitor),
-        Ok(Admission::Accept(accept)) => accept,
-        Err(error) => return from_mount(mount.fallback(error.into()), visitor),
+    let direct = mount.plan().takes_directly(&parts.method, parts.uri.path(), body.size_hint().exact());
+    let (admitted, body_plan) = match direct {
+        Some(bytes_max) => (Admitted { context: None, work: Work::Usual }, BodyPlan::Inline(bytes_max)),
+        None => match open.admit(head.clone()).await {
+            Ok(Admission::Refuse(response)) => return from_mount(mount.refusal(response), visitor),
+            Ok(Admission::Accept(accept)) => (Admitted { context: Some(accept.context), work: accept.work }, accept.body),
+            Err(error) => return from_mount(mount.fallback(error.into()), visitor),
+        },
     };
     // What waits already must be gone before more is read.
     if mount.budget.is_tight() && !body.is_end_stream() {
@@ -115,7 +119,7 @@ async fn of_mount(request: Request<Incoming>, visitor: &mut Visitor, mount: &Arc
         return answer;
     }
     let mut held = mount.budget.charge(0);
-    let body = match accept.body {
+    let body = match body_plan {
         BodyPlan::Inline(bytes_max) => {
             match read_inline(body, bytes_max.min(mount.plan().max_body_bytes), &visitor.flow, &mut held).await {
                 Ok(body) => body,
@@ -128,7 +132,7 @@ async fn of_mount(request: Request<Incoming>, visitor: &mut Visitor, mount: &Arc
             BodyIn::Failed(BodyFailure::Unavailable)
         }
     };
-    let answered = open.handle(head, Admitted { context: accept.context, work: accept.work }, body, &mut visitor.asker).await;
+    let answered = open.handle(head, admitted, body, &mut visitor.asker).await;
     drop(held);
     from_mount(answered.unwrap_or_else(|error| mount.fallback(error)), visitor)
 }

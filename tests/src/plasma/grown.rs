@@ -82,7 +82,7 @@ impl Tables {
         let mut view = self.database.snapshot().await.expect("a view");
         let mut cell = async |sql: &str| {
             let found = view.query(&Statement { sql: sql.into(), parameters: Vec::new() }, None).await.expect(sql);
-            found.rows[0][0].clone()
+            found.rows.to_vec()[0][0].clone()
         };
         let Value::Text(stored) = cell("SELECT value FROM _plasma_meta WHERE key = 'schema'").await else { panic!("a schema") };
         let stored: Json = serde_json::from_str(&stored).expect("it is JSON");

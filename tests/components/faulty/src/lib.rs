@@ -98,7 +98,7 @@ impl http::Guest for Component {
         mount: String,
         connection: u64,
         head: RequestHead,
-        _context: Vec<u8>,
+        _context: Option<Vec<u8>>,
         body: http::BodyIn,
         failure: Option<live::Failure>,
     ) -> http::Response {

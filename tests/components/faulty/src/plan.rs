@@ -54,6 +54,7 @@ pub fn plan(settings: &str) -> Result<Plan, Vec<String>> {
             task_ms: settings["task_ms"].as_u64(),
             memory_bytes: None,
         }),
+        direct: None,
         auto_replies: vec![("ping".into(), "pong".into())],
         warnings: Vec::new(),
     })
