@@ -41,7 +41,7 @@ async fn table(backends: &Backends, name: &str) -> DurableDatabase {
 
 async fn steps(database: &DurableDatabase) -> Vec<i64> {
     let rows = database.read(&statement("SELECT number FROM steps ORDER BY number", &[])).await.unwrap().rows;
-    let number = |row: &Vec<Value>| if let Value::Integer(number) = row[0] { number } else { panic!("{row:?}") };
+    let number = |row: Vec<Value>| if let Value::Integer(number) = row[0] { number } else { panic!("{row:?}") };
     rows.iter().map(number).collect()
 }
 

@@ -440,7 +440,7 @@ async fn rare_work_may_take_long_and_others_wait_for_it(stage: Stage) {
         })
     };
     let inner = long.savepoint().await.expect("a savepoint");
-    assert_eq!(long.execute(&count, None).await.expect("it has the time").rows, [[Value::Integer(3_000_000)]]);
+    assert_eq!(long.execute(&count, None).await.expect("it has the time").rows.to_vec(), [[Value::Integer(3_000_000)]]);
     long.rollback_to(inner).await.expect("it is open");
     long.execute(&count, None).await.expect("it has the time still");
     let group = commit(long).await.expect("a commit");

@@ -177,7 +177,7 @@ async fn types_without_a_case_of_their_own_go_both_ways_as_text() {
     let rows = transaction.execute(&statement(select, vec![]), None).await.expect("a row").rows;
     let expected =
         vec![Value::Integer(1), text("3"), text("{}"), text("2026-01-02 03:04:06"), Value::Integer(7), Value::Integer(1), text("x")];
-    assert_eq!(rows, [expected]);
+    assert_eq!(rows.to_vec(), [expected]);
     drop(transaction);
     for (sql, parameters, words) in [
         ("SELECT $1::text, $2::bigint", vec![text("x"), text("y")], "$2: text in the place of int8"),
