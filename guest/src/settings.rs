@@ -1,5 +1,7 @@
 //! Settings of a mount: JSON objects whose keys may be spelt in snake_case or camelCase, unknown ones refused by name.
 
+use std::net::SocketAddr;
+
 use serde_json::{Map, Value};
 
 /// A JSON object that is taken apart key by key; every problem is noted with the path of its key.
@@ -99,12 +101,25 @@ impl Settings {
         self.problems.push(format!("{}{key}: {what}", self.path));
     }
 
+    /// Takes out the address that the host listens on. Gives it where other machines can reach it.
+    pub fn take_public_address(&mut self) -> Option<String> {
+        let address: String = self.take_as("listen", &[])?;
+        (!is_loopback(&address)).then_some(address)
+    }
+
     /// Ends the reading: what is left is unknown.
     pub fn finish(mut self) -> Vec<String> {
         for key in self.left.keys() {
             self.problems.push(format!("{}{key}: unknown key", self.path));
         }
         self.problems
+    }
+}
+
+fn is_loopback(address: &str) -> bool {
+    match address.parse::<SocketAddr>() {
+        Ok(address) => address.ip().is_loopback(),
+        Err(_) => address.starts_with("localhost:"),
     }
 }
 

@@ -365,6 +365,10 @@ impl MountConfig {
             }
             settings.insert("path".into(), Value::String(path.clone()));
         }
+        let listen = self.listen.as_deref().unwrap_or(main_listen);
+        if settings.get("listen").is_some_and(|other| other != listen) {
+            return Err(ConfigError::Value { key: key("listen"), message: format!("{listen:?} is not what `settings.listen` says") });
+        }
         if self.name.as_deref() == Some("") {
             return Err(ConfigError::Value { key: key("name"), message: "must not be empty".into() });
         }
@@ -377,7 +381,7 @@ impl MountConfig {
             protocol: self.protocol.clone(),
             settings,
             app: self.app.clone(),
-            listen: self.listen.clone().unwrap_or_else(|| main_listen.to_owned()),
+            listen: listen.to_owned(),
         })
     }
 }
@@ -429,13 +433,16 @@ mod tests {
     }
 
     #[test]
-    fn a_path_that_is_said_twice_must_be_the_same() {
+    fn a_path_or_an_address_that_is_said_twice_must_be_the_same() {
         let config = |path| {
             let text = format!("[[mount]]\nprotocol = \"secsync\"\npath = \"/a\"\nsettings = {{ path = \"{path}\" }}");
             Config::parse(&text, Path::new("a.toml")).unwrap().mount_settings()
         };
         assert!(config("/a").is_ok());
         assert!(config("/b").unwrap_err().to_string().starts_with("mount[0].path"));
+        let listening = "listen = \"127.0.0.1:1\"\n[[mount]]\nprotocol = \"secsync\"\nsettings = { listen = \"127.0.0.1:2\" }";
+        let refused = Config::parse(listening, Path::new("a.toml")).unwrap().mount_settings().unwrap_err();
+        assert!(refused.to_string().starts_with("mount[0].listen"), "{refused}");
     }
 
     #[test]

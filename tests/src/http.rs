@@ -3,24 +3,13 @@
 use std::net::SocketAddr;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, StatusCode};
+use http::{HeaderMap, Method, Request};
 use http_body_util::{BodyExt as _, Full};
-use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::TcpStream;
 
 use crate::DEADLINE;
-
-/// An answer whose body has not been read yet.
-pub struct Opened {
-    /// As in HTTP.
-    pub status: StatusCode,
-    /// Names in lower case.
-    pub headers: HeaderMap,
-    /// What follows.
-    pub body: Incoming,
-}
 
 /// A whole answer.
 #[derive(Debug)]
@@ -45,24 +34,7 @@ impl Answer {
     }
 }
 
-/// A request with headers and a body; the answer's head.
-///
-/// # Errors
-/// The connection could not be made or broke.
-pub async fn open(address: SocketAddr, method: &Method, target: &str, headers: &[(&str, &str)], body: Bytes) -> anyhow::Result<Opened> {
-    let stream = TcpStream::connect(address).await?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    tokio::spawn(connection);
-    let mut request = Request::builder().method(method).uri(target).header("host", address.to_string());
-    for (name, value) in headers {
-        request = request.header(*name, *value);
-    }
-    let answer = sender.send_request(request.body(Full::new(body))?).await?;
-    let (head, body) = answer.into_parts();
-    Ok(Opened { status: head.status, headers: head.headers, body })
-}
-
-/// The same with the whole answer, or why there is none.
+/// A request with headers and a body; the whole answer, or why there is none.
 ///
 /// # Errors
 /// The connection could not be made or broke.
@@ -73,9 +45,16 @@ pub async fn try_request(
     headers: &[(&str, &str)],
     body: Bytes,
 ) -> anyhow::Result<Answer> {
-    let opened = open(address, method, target, headers, body).await?;
-    let body = opened.body.collect().await?.to_bytes();
-    Ok(Answer { status: opened.status.as_u16(), headers: opened.headers, body })
+    let stream = TcpStream::connect(address).await?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    tokio::spawn(connection);
+    let mut request = Request::builder().method(method).uri(target).header("host", address.to_string());
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let (head, body) = sender.send_request(request.body(Full::new(body))?).await?.into_parts();
+    let body = body.collect().await?.to_bytes();
+    Ok(Answer { status: head.status.as_u16(), headers: head.headers, body })
 }
 
 /// The same within the deadline.

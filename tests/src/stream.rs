@@ -11,6 +11,8 @@ use crate::DEADLINE;
 pub struct Stream {
     /// The status.
     pub status: u16,
+    /// Header lines as they came, names in lower case.
+    pub headers: Vec<(String, String)>,
     reader: BufReader<TcpStream>,
 }
 
@@ -28,24 +30,35 @@ pub enum Chunk {
 impl Stream {
     /// Asks for a stream.
     pub async fn get(address: SocketAddr, target: &str) -> Self {
-        Self::over(TcpStream::connect(address).await.expect("the server listens"), target).await
+        Self::get_with(address, target, &[]).await
+    }
+
+    /// The same with headers.
+    pub async fn get_with(address: SocketAddr, target: &str, headers: &[(&str, &str)]) -> Self {
+        Self::over(TcpStream::connect(address).await.expect("the server listens"), target, headers).await
     }
 
     /// The same with a small receive buffer, so that little is under way to a client that does not read.
     pub async fn get_narrow(address: SocketAddr, target: &str) -> Self {
         let socket = TcpSocket::new_v4().expect("sockets can be made");
         socket.set_recv_buffer_size(4096).expect("buffers can be set");
-        Self::over(socket.connect(address).await.expect("the server listens"), target).await
+        Self::over(socket.connect(address).await.expect("the server listens"), target, &[]).await
     }
 
-    async fn over(mut stream: TcpStream, target: &str) -> Self {
-        let head = format!("GET {target} HTTP/1.1\r\nhost: test\r\n\r\n");
+    async fn over(mut stream: TcpStream, target: &str, headers: &[(&str, &str)]) -> Self {
+        let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        let head = format!("GET {target} HTTP/1.1\r\nhost: test\r\n{headers}\r\n");
         stream.write_all(head.as_bytes()).await.expect("the request can be sent");
         let mut reader = BufReader::new(stream);
         let status = line(&mut reader).await.expect("the request is answered");
         let status = status.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status line");
-        while !line(&mut reader).await.expect("the head is whole").is_empty() {}
-        Self { status, reader }
+        let mut headers = Vec::new();
+        loop {
+            let line = line(&mut reader).await.expect("the head is whole");
+            let Some((name, value)) = line.split_once(':') else { break };
+            headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
+        }
+        Self { status, headers, reader }
     }
 
     /// The next thing that comes.

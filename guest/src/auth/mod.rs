@@ -74,11 +74,15 @@ impl Auth {
         matches!(self, Auth::App)
     }
 
-    /// What is valid and dangerous in its settings.
-    pub fn warnings(&self) -> Vec<String> {
+    /// What is valid and dangerous in its settings. `public_address` is where other machines reach the mount.
+    pub fn warnings(&self, public_address: Option<&str>) -> Vec<String> {
         match self {
             Auth::Jwt(rules) => rules.warnings(),
-            Auth::Open { .. } => vec!["auth.mode: none: whoever reaches the server is let in as one user".into()],
+            Auth::Open { loopback_only, .. } => vec![match public_address {
+                _ if *loopback_only => "auth.mode: none: whoever works on this machine is let in as one user".into(),
+                None => "auth.mode: none: whoever reaches the server is let in as one user".into(),
+                Some(address) => format!("auth.mode: none: other machines reach {address}, and whoever does is let in as one user"),
+            }],
             _ => Vec::new(),
         }
     }

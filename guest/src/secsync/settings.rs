@@ -110,6 +110,7 @@ impl Settings {
     /// Reads and checks settings (a JSON object). Each problem names its key.
     pub fn parse(text: &str) -> Result<Self, Vec<String>> {
         let mut keys = Keys::parse(text)?;
+        let public_address = keys.take_public_address();
         let of_policy: Vec<_> = ["policy", "deny_ephemeral"].into_iter().filter(|key| keys.has(key)).collect();
         let policy = policy(&mut keys);
         let verify = Verify::read(&mut keys);
@@ -137,7 +138,7 @@ impl Settings {
             shutdown_drain_ms: keys.take_as("shutdown_drain_ms", &[]).unwrap_or(5000),
             warnings: Vec::new(),
         };
-        settings.warnings = settings.warnings(&of_policy);
+        settings.warnings = settings.warnings(&of_policy, public_address.as_deref());
         match keys.finish() {
             problems if problems.is_empty() => Ok(settings),
             problems => Err(problems),
@@ -145,8 +146,8 @@ impl Settings {
     }
 
     /// What is worth a word to whoever runs the server. `of_policy` are the keys that were given and matter only where
-    /// somebody may be denied something.
-    fn warnings(&self, of_policy: &[&str]) -> Vec<String> {
+    /// somebody may be denied something, `public_address` is where other machines reach the mount.
+    fn warnings(&self, of_policy: &[&str], public_address: Option<&str>) -> Vec<String> {
         let mut warnings = Vec::new();
         let by_policy = |access: &Access| matches!(access, Access::Policy(_));
         let may_deny = |key: &str| match key {
@@ -158,6 +159,9 @@ impl Settings {
         for (key, access) in [("access", &self.access), ("broadcast_access", &self.broadcast_access)] {
             if matches!(access, Access::Policy(rules) if rules.is_empty()) {
                 warnings.push(format!("{key}: nobody is allowed anything: there are no rules in policy"));
+            }
+            if let (Access::AllowAll, Some(address)) = (access, public_address) {
+                warnings.push(format!("{key}: allow-all: other machines reach {address}, and whoever does is let in"));
             }
         }
         if self.close_on_broadcast_denied && self.broadcast_access == Access::AllowAll {

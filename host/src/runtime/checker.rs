@@ -93,7 +93,9 @@ impl Checker {
         bound(&mut store, limits::TRANSFER_BYTES_MAX);
         store.data_mut().deadline = Instant::now() + CHECK_DEADLINE;
         let guest = self.pre.instantiate_async(&mut store).await.map_err(RuntimeError::component)?;
-        let settings = serde_json::Value::Object(mount.settings.clone()).to_string();
+        let mut settings = mount.settings.clone();
+        settings.insert("listen".into(), mount.listen.clone().into());
+        let settings = serde_json::Value::Object(settings).to_string();
         let checked = guest.syncline_sync_mounts().call_check(&mut store, &mount.protocol, &settings).await;
         let fell = |error: wasmtime::Error| {
             let reason = format!("check: {}", limits::loggable(&error.root_cause().to_string()));

@@ -1,15 +1,10 @@
-//! A reader of server-sent events.
+//! A reader of server-sent events, over a stream.
 
 use std::net::SocketAddr;
 
-use bytes::Bytes;
-use http::Method;
-use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
 use serde_json::Value;
 
-use crate::DEADLINE;
-use crate::http::open;
+use crate::stream::{Chunk, Stream};
 
 /// One event.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -31,7 +26,7 @@ impl Event {
 
 /// An open stream of events.
 pub struct Events {
-    body: Incoming,
+    stream: Stream,
     text: String,
     /// Comments seen so far.
     pub comments: usize,
@@ -40,10 +35,10 @@ pub struct Events {
 impl Events {
     /// Opens a stream; it must be one.
     pub async fn open(address: SocketAddr, target: &str, headers: &[(&str, &str)]) -> Self {
-        let opened = open(address, &Method::GET, target, headers, Bytes::new()).await.expect("it is answered");
-        assert_eq!(opened.status.as_u16(), 200, "{:?}", opened.headers);
-        assert_eq!(opened.headers["content-type"], "text/event-stream");
-        Self { body: opened.body, text: String::new(), comments: 0 }
+        let stream = Stream::get_with(address, target, headers).await;
+        assert_eq!(stream.status, 200, "{:?}", stream.headers);
+        assert!(stream.headers.contains(&("content-type".into(), "text/event-stream".into())), "{:?}", stream.headers);
+        Self { stream, text: String::new(), comments: 0 }
     }
 
     /// The next event with data, or none at the end of the stream. Comments and `retry` are passed over.
@@ -56,9 +51,8 @@ impl Events {
                     return Some(event);
                 }
             }
-            let frame = tokio::time::timeout(DEADLINE, self.body.frame()).await.expect("something comes within the deadline");
-            let data = frame?.ok()?.into_data().expect("there are no trailers");
-            self.text.push_str(std::str::from_utf8(&data).expect("events are UTF-8 and not cut"));
+            let Chunk::Text(text) = self.stream.next().await else { return None };
+            self.text.push_str(&text);
         }
     }
 

@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use syncline_tests::process::command;
+use syncline::config::Config;
+use syncline::runtime::{Checker, GUEST_COMPONENT};
+use syncline_tests::server::Setup;
 use syncline_tests::tls::Certificate;
 
 /// Every Markdown file of the user guide.
@@ -27,19 +29,45 @@ fn blocks(page: &str, language: &str) -> Vec<String> {
 async fn every_configuration_in_the_documentation_is_valid() {
     let folder = tempfile::tempdir().expect("a folder");
     Certificate::new("localhost").write(&folder.path().join("fullchain.pem"), &folder.path().join("key.pem"));
+    // As `check-config`, with one compiled component for all.
+    let checker = Checker::new(GUEST_COMPONENT, Setup::default().runtime).expect("it is a component");
     let mut checked = 0;
     for path in pages() {
         let page = std::fs::read_to_string(&path).expect("it can be read");
         for block in blocks(&page, "toml") {
             let file = folder.path().join("syncline.toml");
             std::fs::write(&file, &block).expect("it can be written");
-            let output = command(&["check-config", "--config"]).arg(&file).output().await.expect("the binary is built");
-            let said = String::from_utf8_lossy(&output.stderr);
-            assert!(output.status.success(), "{}:\n{block}\n{said}", path.display());
+            let wrong = |error: &dyn std::error::Error| format!("{}:\n{block}\n{error}", path.display());
+            let config = Config::read(&file).unwrap_or_else(|error| panic!("{}", wrong(&error)));
+            config.check().unwrap_or_else(|error| panic!("{}", wrong(&error)));
+            let server = config.server_settings().unwrap_or_else(|error| panic!("{}", wrong(&error)));
+            server.check().unwrap_or_else(|error| panic!("{}", wrong(&error)));
+            let mounts = config.mount_settings().unwrap_or_else(|error| panic!("{}", wrong(&error)));
+            checker.describe_all(&mounts).await.unwrap_or_else(|error| panic!("{}", wrong(&error)));
             checked += 1;
         }
     }
-    assert!(checked >= 3, "only {checked} configurations were found");
+    assert!(checked >= 10, "only {checked} configurations were found");
+}
+
+/// What follows is of a file that a test runs (`tests/clients/example.test.mjs`, `apps/new_app.rs`).
+const EXCERPT: &str = "// From ";
+
+#[test]
+fn every_excerpt_of_a_file_is_what_the_file_says() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut found = 0;
+    for path in pages() {
+        let page = std::fs::read_to_string(&path).expect("it can be read");
+        let blocks = [blocks(&page, "js"), blocks(&page, "rust")].concat();
+        for block in blocks.iter().filter_map(|block| block.strip_prefix(EXCERPT)) {
+            let (name, excerpt) = block.split_once('\n').expect("the name of the file has a line of its own");
+            let file = std::fs::read_to_string(root.join(name)).expect("the file is there");
+            assert!(file.contains(excerpt), "{} shows what {name} does not say:\n{excerpt}", path.display());
+            found += 1;
+        }
+    }
+    assert!(found >= 3, "only {found} excerpts were found");
 }
 
 #[test]

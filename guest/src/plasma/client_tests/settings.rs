@@ -140,7 +140,13 @@ fn a_table_without_rules_is_refused_where_rules_are_required() {
 #[test]
 fn what_has_no_effect_or_is_dangerous_is_said() {
     let warned = |changes| parse(changes).unwrap().warnings;
-    assert!(warned(json!({"auth": {"mode": "none", "allowInsecure": true, "ctx": {"userId": "dev"}}}))[0].starts_with("auth.mode: "));
+    let open = |listen: &str, loopback_only: bool| {
+        let auth = json!({"mode": "none", "allowInsecure": true, "loopbackOnly": loopback_only, "ctx": {"userId": "dev"}});
+        warned(json!({"auth": auth, "listen": listen})).remove(0)
+    };
+    assert_eq!(open("127.0.0.1:1", false), "auth.mode: none: whoever reaches the server is let in as one user");
+    assert!(open("0.0.0.0:1", false).starts_with("auth.mode: none: other machines reach 0.0.0.0:1,"));
+    assert!(open("0.0.0.0:1", true).starts_with("auth.mode: none: whoever works on this machine "));
     let secret = |bytes: usize| warned(json!({"auth": {"mode": "jwt", "alg": "HS256", "key": "s".repeat(bytes)}}));
     assert!(secret(31)[0].starts_with("auth.key: the secret has fewer than 32 bytes"));
     assert_eq!(secret(32), [""; 0]);

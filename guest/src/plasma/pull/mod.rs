@@ -180,15 +180,16 @@ impl Engine {
         let mut patch = Patch::new(request.dialect);
         let mut from = asked;
         if !reset && request.cookie != Cookie::Null {
-            match reader.flips(&from, head.version)? {
-                Flips::None => {}
-                Flips::Rows(rows) => {
+            match reader.flips(&from, head.version) {
+                Ok(Flips::None) => {}
+                Ok(Flips::Rows(rows)) => {
                     for Flip { table, key, version, row } in &rows {
                         patch.push(Change { table, key, version: *version, row: row.as_deref() })?;
                     }
                     from.p = head.version;
                 }
-                Flips::Unknown => reset = true,
+                Ok(Flips::Unknown) | Err(Failure::Limit(_)) => reset = true,
+                Err(failure) => return Err(failure),
             }
         }
         if reset || request.cookie == Cookie::Null {
@@ -196,7 +197,7 @@ impl Engine {
             patch.clear();
             from = Loading { order: asked.order, v: 0, s: head.version, p: head.version };
         }
-        let page = reader.page(&from, head.version, request.rows_max, &mut patch)?;
+        let page = reader.page_within_limits(&from, head.version, request.rows_max, &mut patch)?;
         let cookie = match page.has_more {
             true => from.advance(page.reached, from.s, from.p),
             false => from.advance(head.version, head.version, head.version),

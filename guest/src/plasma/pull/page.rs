@@ -16,6 +16,8 @@ use crate::sql::Sql;
 
 /// Entries that one page looks at, in pages' worths: where most rows are invisible, a page ends after so many all the same.
 const PAGES_LOOKED_AT: usize = 16;
+/// Where a page is too large, the next try is so many times smaller: few tries, since a call has no time for many.
+const ROWS_FEWER: usize = 8;
 
 /// Reads for one caller from one view.
 pub struct Reader<'a> {
@@ -59,8 +61,16 @@ enum Fate {
 }
 
 impl Reader<'_> {
+    /// The same as [`Reader::page`], with fewer rows where so many are more than the database gives at once.
+    pub fn page_within_limits(&self, from: &Loading, current: u64, rows_max: usize, patch: &mut Patch) -> Result<Page, Failure> {
+        match self.page(from, current, rows_max, patch) {
+            Err(Failure::Limit(_)) if rows_max > 1 => self.page_within_limits(from, current, (rows_max / ROWS_FEWER).max(1), patch),
+            page => page,
+        }
+    }
+
     /// Reads what follows `from`, at most `rows_max` operations, but at least one version whole.
-    pub fn page(&self, from: &Loading, current: u64, rows_max: usize, patch: &mut Patch) -> Result<Page, Failure> {
+    fn page(&self, from: &Loading, current: u64, rows_max: usize, patch: &mut Patch) -> Result<Page, Failure> {
         let chunk = rows_max.saturating_add(1);
         let mut found = Found::default();
         let mut place = (from.v, u64::MAX);

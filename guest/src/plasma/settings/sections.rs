@@ -44,10 +44,9 @@ pub(super) fn read(keys: &mut Keys) -> Option<Settings> {
     }
     let seed = blocks::seed(keys, schema.as_deref(), &envelope_limits);
     let named_queries = named_queries(keys, schema.as_deref());
-    // The address that the host listens on for this mount alone: its own matter.
-    keys.take("listen", &[]);
+    let public_address = keys.take_public_address();
     let rest = Rest::read(keys);
-    let warnings = rest.warnings(auth.as_ref());
+    let warnings = rest.warnings(auth.as_ref(), public_address.as_deref());
     Some(Settings {
         base_path,
         envelope_limits,
@@ -121,8 +120,8 @@ impl Rest {
         rest
     }
 
-    fn warnings(&self, auth: Option<&Auth>) -> Vec<String> {
-        let mut warnings = auth.map(Auth::warnings).unwrap_or_default();
+    fn warnings(&self, auth: Option<&Auth>, public_address: Option<&str>) -> Vec<String> {
+        let mut warnings = auth.map(|auth| auth.warnings(public_address)).unwrap_or_default();
         if self.change_log.triggers {
             warnings.push("changeLog.triggers: has no effect in this version".into());
         }

@@ -105,7 +105,9 @@ fn a_mount_that_is_not_enabled_has_no_route() {
 fn what_has_no_effect_or_a_dangerous_one_is_said_and_the_usual_is_not() {
     let warnings = |settings: Json| registry::check("secsync", &settings.to_string()).unwrap().warnings;
     let rules = json!([{"session_keys": ["*"], "documents": ["*"], "actions": ["read"]}]);
-    assert_eq!(warnings(json!({})), Vec::<String>::new());
+    for settings in [json!({}), json!({"listen": "127.0.0.1:8787"}), json!({"listen": "[::1]:0"}), json!({"listen": "localhost:80"})] {
+        assert_eq!(warnings(settings), Vec::<String>::new());
+    }
     assert_eq!(warnings(json!({"access": "policy", "policy": rules, "deny_ephemeral": "drop"})), Vec::<String>::new());
     assert_eq!(warnings(json!({"broadcast_access": "policy", "policy": rules, "on_broadcast_denied": "close"})), Vec::<String>::new());
     for (settings, key) in [
@@ -115,6 +117,8 @@ fn what_has_no_effect_or_a_dangerous_one_is_said_and_the_usual_is_not() {
         (json!({"access": "policy"}), "access: nobody"),
         (json!({"verify": {"signatures": false}}), "verify.signatures: off"),
         (json!({"enabled": false}), "enabled: off"),
+        (json!({"listen": "0.0.0.0:8787", "access": "policy", "policy": rules}), "broadcast_access: allow-all"),
+        (json!({"listen": "[::]:80", "broadcast_access": "policy", "policy": rules}), "access: allow-all"),
     ] {
         let said = warnings(settings);
         assert!(matches!(said.as_slice(), [one] if one.starts_with(key)), "{said:?}");

@@ -1,5 +1,8 @@
 //! Orders of publications, answers and closes on one connection.
 
+use std::sync::Arc;
+
+use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::*;

@@ -19,6 +19,8 @@ mod bindings {
     });
 }
 
+use std::time::{Duration, Instant};
+
 use bindings::exports::syncline::app::app::{Caller, Failure, Guest, Identity, Reply, RouteRequest, RouteResponse, Verdict};
 use bindings::syncline::app::plasma::{self, Error};
 use serde_json::{Value, json};
@@ -74,6 +76,16 @@ fn swallow() -> Result<(), Failure> {
     Ok(count("after", 1)?)
 }
 
+/// Works for longer than a transaction may stay open.
+fn think() -> Result<(), Error> {
+    count("thinking", 1)?;
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_millis(1200) {
+        std::hint::black_box(());
+    }
+    count("thought", 1)
+}
+
 /// Falls, within the services where it can be.
 fn fall(how: &str) {
     match how {
@@ -103,7 +115,7 @@ impl Guest for App {
     fn describe() -> String {
         json!({
             "functions": ["authenticate", "authorize", "mutate", "event"],
-            "mutators": ["copy", "own", "own-for", "swallow", "tell", "refuse", "trap", "loop", "write-on", "eat"],
+            "mutators": ["copy", "own", "own-for", "swallow", "think", "tell", "refuse", "trap", "loop", "write-on", "eat"],
             "events": ["on-pushed", "on-error", "on-metric", "on-migration"],
         })
         .to_string()
@@ -137,6 +149,7 @@ impl Guest for App {
                 plasma::write(None, &json!([{"insert": {"table": "todos", "row": todo()}}]).to_string())?;
             }
             "swallow" => swallow()?,
+            "think" => think()?,
             "tell" => {}
             _ => {
                 count("fallen", 1)?;

@@ -13,15 +13,20 @@ pub const APP: &str = env!("SYNCLINE_PLASMA_APP");
 /// Hooks that are not told of anything.
 const SILENT: [&str; 3] = ["onPushed", "onError", "onMetric"];
 
-/// A mount at `/sync` with the app. Hooks hear what the changes let them hear.
-pub fn mount(changes: Value) -> MountSettings {
+/// The fixture with changes. Hooks hear what the changes let them hear.
+pub fn settings(changes: Value) -> Value {
     let mut settings = changes;
     for hook in SILENT {
         if settings.get(hook).is_none() {
             settings[hook] = json!({"app": false});
         }
     }
-    MountSettings { app: Some(Path::new(APP).to_owned()), ..plasma_mount(fixture_with(settings)) }
+    fixture_with(settings)
+}
+
+/// A mount at `/sync` with the app.
+pub fn mount(changes: Value) -> MountSettings {
+    MountSettings { app: Some(Path::new(APP).to_owned()), ..plasma_mount(settings(changes)) }
 }
 
 /// A server with it.
@@ -39,7 +44,7 @@ pub async fn rows(user: User) -> Replica {
 }
 
 /// The status of each mutation, and the names and texts of errors.
-fn outcomes(answer: &Value) -> Vec<String> {
+pub fn outcomes(answer: &Value) -> Vec<String> {
     let outcome = |result: &Value| match result.get("error") {
         Some(error) => format!("{}: {}", error["name"].as_str().unwrap_or_default(), error["message"].as_str().unwrap_or_default()),
         None => result["status"].as_str().unwrap_or_default().to_owned(),
@@ -122,6 +127,15 @@ async fn a_mutator_that_falls_fails_its_own_mutation_and_the_next_is_applied() {
     }
     let answer = user.push("g1", &[mutation("c1", 16, "swallow", json!({}))]).await;
     assert_eq!(outcomes(&answer), ["applied"], "the app itself goes on");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mutator_may_take_longer_than_a_transaction_where_the_settings_say_so() {
+    let server = serve(json!({"mutatorTimeoutMs": 5000})).await;
+    let user = alice(server.address);
+    let answer = user.push("g1", &[mutation("c1", 1, "think", json!({}))]).await;
+    assert_eq!(outcomes(&answer), ["applied"]);
+    assert_eq!(rows(user).await.rows.into_keys().collect::<Vec<_>>(), ["counters/thinking", "counters/thought"]);
 }
 
 #[tokio::test]

@@ -56,3 +56,18 @@ async fn what_has_no_effect_or_a_dangerous_one_is_warned_of() {
     let said = accepted(&base, "[[mount]]\nprotocol = \"secsync\"\n").await;
     assert!(!said.contains("warning"), "{said}");
 }
+
+#[tokio::test]
+async fn a_mount_that_lets_everybody_in_on_an_address_that_others_reach_is_warned_of() {
+    let base = folder();
+    let mounts = "[[mount]]\nprotocol = \"secsync\"\n[[mount]]\nprotocol = \"plasma\"\nlisten = \"0.0.0.0:8788\"\n\
+                  [mount.settings]\nschemaVersion = \"1\"\nschema = { tables = {} }\n\
+                  auth = { mode = \"none\", allowInsecure = true, ctx = { userId = \"all\" } }\n";
+    let said = accepted(&base, mounts).await;
+    assert!(said.contains("mount \"plasma\": auth.mode: none: other machines reach 0.0.0.0:8788"), "{said}");
+    assert!(!said.contains("allow-all"), "the main listener is for this machine only: {said}");
+    let said = accepted(&base, &format!("listen = \"0.0.0.0:8787\"\nadmin_token = \"x\"\n{mounts}")).await;
+    for key in ["access", "broadcast_access"] {
+        assert!(said.contains(&format!("mount \"secsync\": {key}: allow-all: other machines reach 0.0.0.0:8787")), "{said}");
+    }
+}

@@ -50,6 +50,20 @@ async fn a_page_never_ends_inside_a_version() {
 }
 
 #[tokio::test]
+async fn rows_that_are_too_large_for_a_whole_page_come_in_smaller_ones() {
+    let server = serve().await;
+    let user = alice(server.address);
+    // More than the database gives at once.
+    for id in 1..=20 {
+        let large = json!({"id": format!("t{id}"), "title": "x".repeat(1_000_000), "shared": false});
+        user.push("g1", &[mutation("c1", id, "createTodo", large)]).await;
+    }
+    let mut replica = Replica::new();
+    pull_all(user, "g2", &mut replica).await;
+    assert_eq!(replica.rows.len(), 20);
+}
+
+#[tokio::test]
 async fn a_delta_has_what_changed_once_and_the_confirmed_mutations_of_the_group() {
     let server = serve().await;
     let (user, other) = (alice(server.address), bob(server.address));
