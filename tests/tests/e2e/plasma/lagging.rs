@@ -18,8 +18,8 @@ const STREAMS: u64 = 60;
 const CHANGE_BYTES: usize = 120_000;
 /// More than all buffers of one line hold together.
 const CHANGES: u64 = 100;
-/// What may wait for one stream: what is sent without asking whether it is read, and the page that comes on top.
-const WAITING_BYTES_MAX: u64 = 1 << 20;
+/// What may wait for one stream, in its queue and on the way from there to its line; a sixth of all changes.
+const WAITING_BYTES_MAX: u64 = 2 << 20;
 
 /// Opens a stream and reads only as far as its greeting.
 async fn open_unread(address: SocketAddr, cookie: &Value) -> TcpStream {
