@@ -17,10 +17,21 @@ const ENOUGH: u64 = 60;
 /// Writers, each on a document of its own.
 const WRITERS: u8 = 4;
 
-/// Writes until its connection ends; the signatures that were acknowledged.
-async fn write(mut socket: Socket, author: Author, document: String, snapshot_id: String, told: watch::Sender<u64>) -> Vec<String> {
+/// What writers and the test tell each other.
+struct Told {
+    /// Acknowledgements of all writers.
+    acknowledged: watch::Sender<u64>,
+    /// Whether the crash is over.
+    over: watch::Sender<bool>,
+}
+
+/// Writes until its connection ends, or it is acknowledged after the crash; the signatures that were acknowledged.
+async fn write(mut socket: Socket, author: Author, document: String, snapshot_id: String, told: Arc<Told>) -> Vec<String> {
     let mut acknowledged = Vec::new();
     for clock in 0.. {
+        if *told.over.borrow() {
+            break;
+        }
         let update = author.update(&document, &snapshot_id, clock, b"content");
         if socket.try_send(tokio_tungstenite::tungstenite::Message::text(update.to_string())).await.is_err() {
             break;
@@ -29,7 +40,7 @@ async fn write(mut socket: Socket, author: Author, document: String, snapshot_id
             Received::Json(reply) => {
                 assert_eq!((&reply["type"], &reply["clock"]), (&"update-saved".into(), &clock.into()));
                 acknowledged.push(signature(&update).to_owned());
-                told.send_modify(|count| *count += 1);
+                told.acknowledged.send_modify(|count| *count += 1);
             }
             Received::Close(code) => {
                 assert_eq!(code, 1013, "it is told to come back");
@@ -48,20 +59,22 @@ async fn clients_of_a_database_that_crashes_lose_nothing_that_was_acknowledged()
     let executor = Arc::new(PostgresExecutor::start(settings).await.expect("the server is there"));
     let server = TestServer::with(Setup { executor: Some(executor), ..Setup::default() }).await;
     for round in 0..2 * scale() {
-        let told = watch::Sender::new(0);
+        let told = Arc::new(Told { acknowledged: watch::Sender::new(0), over: watch::Sender::new(false) });
         let mut writers = Vec::new();
         for number in 0..WRITERS {
             let (document, author) = (format!("d-{round}-{number}"), Author::new(number));
             let (socket, snapshot) = create(server.address, "secsync", &document, &author).await;
             writers.push((document.clone(), tokio::spawn(write(socket, author, document, snapshot.id, told.clone()))));
         }
-        told.subscribe().wait_for(|count| *count >= ENOUGH).await.expect("writers come along");
+        told.acknowledged.subscribe().wait_for(|count| *count >= ENOUGH).await.expect("writers come along");
         database.crash().await;
+        // Whose COMMIT was under way hears nothing before the server can say what became of it.
+        database.start_again().await;
+        told.over.send_replace(true);
         let mut written = Vec::new();
         for (document, writer) in writers {
             written.push((document, writer.await.expect("the writer is content")));
         }
-        database.start_again().await;
         for (document, acknowledged) in &written {
             // Until the first connection is made again, newcomers may be told to come back.
             let found = eventually("service", async || {

@@ -109,8 +109,9 @@ async fn a_reader_that_does_not_keep_up_is_cut_off_and_others_go_on() {
         assert_eq!(keeps_up.hear().await, text);
         assert_eq!(other.hear().await, "done");
     }
-    assert_eq!(slow.rest().await, Chunk::Cut);
+    // Where it reads now, it may still come to the end in time.
     other.ask_until("count closed", "count closed=1").await;
+    assert_eq!(slow.rest().await, Chunk::Cut);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
