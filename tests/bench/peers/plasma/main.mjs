@@ -117,5 +117,7 @@ const server = createServer(async (request, response) => {
 });
 setInterval(() => streams.forEach(({ response }) => response.write(": ping\n\n")), PING_INTERVAL_MS).unref();
 process.on("SIGTERM", () => process.exit(0));
+// Others take their turns for longer than Node would keep an idle connection.
+server.keepAliveTimeout = 0;
 const [host, port] = listen.split(":");
 server.listen(Number(port), host, () => console.log(`listening on http://${host}:${server.address().port}`));
