@@ -17,6 +17,7 @@ use crate::backup::Standstill;
 
 pub mod durable;
 pub mod group;
+mod open;
 pub mod postgres;
 mod probe;
 mod rows;

@@ -19,6 +19,7 @@ use super::pool::idle_ms;
 use super::statement::{self, ResultLimits, changes_schema, executor_error};
 use super::writer::DatabaseParts;
 use crate::executor::group::Flush;
+use crate::executor::open::out_of_time;
 use crate::executor::{BATCH_BYTES_MAX, BATCH_ROWS_MAX, ExecutorError, RowSet, Statement, TransactionTime};
 
 /// No time limit of the server is longer, in milliseconds: it would not take it.
@@ -260,11 +261,6 @@ fn waits(parts: &DatabaseParts, time: TransactionTime) -> String {
     }
     let wait_ms = time.step_ms_max(parts.shared.settings.begin_wait_ms_max).min(MS_MAX);
     format!("SET LOCAL statement_timeout TO {wait_ms}; SET LOCAL lock_timeout TO {wait_ms}; ")
-}
-
-/// The time of a transaction is over.
-pub(super) fn out_of_time() -> ExecutorError {
-    ExecutorError::Limit("time of an open transaction".into())
 }
 
 /// Whether the server answered, and goes on.

@@ -6,9 +6,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::time::{Instant, timeout_at};
 
-use super::link::{Link, out_of_time};
+use super::link::Link;
 use super::writer::{DatabaseParts, Turn};
 use crate::executor::group::Ending;
+use crate::executor::open::OpenTime;
 use crate::executor::{Ended, ExecutorError, RowSet, Statement, Transaction, TransactionTime};
 
 /// No statement is given less time than this, in milliseconds: 0 would be no limit.
@@ -22,10 +23,7 @@ pub(super) struct PostgresTransaction {
     /// None once it has ended.
     turn: Option<Turn>,
     time: TransactionTime,
-    /// From here on nothing but rolling back works.
-    end: Instant,
-    /// When the clock was stopped; none: it runs.
-    stopped_at: Option<Instant>,
+    open_time: OpenTime,
     /// Open savepoints, rising.
     savepoints: Vec<u32>,
     savepoint_next: u32,
@@ -37,23 +35,8 @@ impl PostgresTransaction {
     /// The transaction of a turn.
     pub(super) fn new(parts: Arc<DatabaseParts>, mut turn: Turn, time: TransactionTime) -> Result<Self, ExecutorError> {
         turn.begin(&parts, time)?;
-        let end = Instant::now() + time.open_max(parts.shared.settings.transaction_ms_max);
-        Ok(Self { parts, turn: Some(turn), time, end, stopped_at: None, savepoints: Vec::new(), savepoint_next: 1, failed: false })
-    }
-
-    /// What is left of the time of the transaction. While the clock is stopped it is all of it.
-    fn time_left(&self) -> Result<Duration, ExecutorError> {
-        if self.stopped_at.is_some() {
-            return Ok(self.open_max());
-        }
-        match self.end.saturating_duration_since(Instant::now()) {
-            Duration::ZERO => Err(out_of_time()),
-            left => Ok(left),
-        }
-    }
-
-    fn open_max(&self) -> Duration {
-        self.time.open_max(self.parts.shared.settings.transaction_ms_max)
+        let open_time = OpenTime::new(time.open_max(parts.shared.settings.transaction_ms_max));
+        Ok(Self { parts, turn: Some(turn), time, open_time, savepoints: Vec::new(), savepoint_next: 1, failed: false })
     }
 
     fn link(&mut self) -> Result<&mut Link, ExecutorError> {
@@ -61,7 +44,7 @@ impl PostgresTransaction {
     }
 
     fn check(&self) -> Result<(), ExecutorError> {
-        self.time_left()?;
+        self.open_time.left()?;
         if self.failed {
             return Err(ExecutorError::InvalidStatement("a statement failed: go back to a savepoint before it".into()));
         }
@@ -80,9 +63,8 @@ impl PostgresTransaction {
     }
 
     async fn run(&mut self, statements: &[Statement], row_limit: Option<u32>) -> Result<Vec<RowSet>, ExecutorError> {
-        let left = self.time_left()?;
+        let left = self.open_time.left()?;
         let settings = &self.parts.shared.settings;
-        let open_max = self.open_max();
         let statement_ms = statement_ms(left, self.time.step_ms_max(settings.statement_ms_max));
         let opening_max = Duration::from_millis(self.time.step_ms_max(settings.begin_wait_ms_max));
         let parts = Arc::clone(&self.parts);
@@ -97,8 +79,7 @@ impl PostgresTransaction {
             return Err(ExecutorError::Unavailable("PostgreSQL does not answer".into()));
         };
         if opens {
-            // Waiting for other processes does not count.
-            self.end = self.end.max(Instant::now() + open_max / 2);
+            self.open_time.keep_half();
         }
         self.failed = result.is_err();
         result
@@ -156,7 +137,7 @@ impl Transaction for PostgresTransaction {
     }
 
     async fn rollback_to(&mut self, savepoint: u32) -> Result<(), ExecutorError> {
-        self.time_left()?;
+        self.open_time.left()?;
         self.keep_up_to(savepoint)?;
         self.link()?.owe_rollback_to(&format!("s{savepoint}"));
         self.failed = false;
@@ -164,14 +145,7 @@ impl Transaction for PostgresTransaction {
     }
 
     fn stop_clock(&mut self, stopped: bool) {
-        match (stopped, self.stopped_at) {
-            (true, None) => self.stopped_at = Some(Instant::now()),
-            (false, Some(since)) => {
-                self.end += since.elapsed();
-                self.stopped_at = None;
-            }
-            (true, Some(_)) | (false, None) => {}
-        }
+        self.open_time.stop_clock(stopped);
     }
 
     async fn commit(mut self: Box<Self>, ended: Ended<'_>) -> Result<(), ExecutorError> {

@@ -145,13 +145,8 @@ impl Link {
         Ok(Self { connection, guard })
     }
 
-    /// Runs statements of the backend itself.
+    /// Runs one statement of the backend itself, which stays prepared.
     pub(super) fn own(&self, sql: &str) -> Result<(), rusqlite::Error> {
-        self.connection.execute_batch(sql)
-    }
-
-    /// Runs one statement of the backend that it needs over and over; it stays prepared.
-    pub(super) fn own_often(&self, sql: &str) -> Result<(), rusqlite::Error> {
         let mut prepared = self.connection.prepare_cached(&[OWN_PREFIX, sql].concat())?;
         let mut rows = prepared.query([])?;
         while rows.next()?.is_some() {}

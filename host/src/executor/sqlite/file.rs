@@ -188,7 +188,7 @@ impl DatabaseFile {
             return Err("no transaction was open".to_owned());
         }
         self.identity.check(&self.path).map_err(|error| error.to_string())?;
-        writer.own_often("COMMIT").map_err(|error| self.named(executor_error(error)).to_string())
+        writer.own("COMMIT").map_err(|error| self.named(executor_error(error)).to_string())
     }
 
     /// Notes how much the file holds, and how much of it is free.
@@ -236,7 +236,7 @@ impl DatabaseFile {
         if writer.is_autocommit() {
             return Some(writer);
         }
-        match writer.own_often("ROLLBACK") {
+        match writer.own("ROLLBACK") {
             Ok(()) => Some(writer),
             Err(error) => {
                 tracing::warn!(mount = self.name.mount, database = self.name.name, %error, "a broken connection is dropped");
@@ -416,7 +416,7 @@ impl Turn {
                 let opened = self.file.blocking(again).await?;
                 self.link = Some(opened?);
             }
-            let begun = self.link.as_ref().map(|link| link.own_often("BEGIN IMMEDIATE"));
+            let begun = self.link.as_ref().map(|link| link.own("BEGIN IMMEDIATE"));
             if let Some(Err(error)) = begun {
                 // Opened anew by the next, whatever was wrong with it.
                 let link = self.link.take();

@@ -50,7 +50,7 @@ impl OpenSnapshots {
 }
 
 fn give_back(file: &DatabaseFile, reader: Link) {
-    match reader.own_often("ROLLBACK") {
+    match reader.own("ROLLBACK") {
         Ok(()) => file.return_reader(reader),
         Err(_) => file.drop_links(vec![reader]),
     }
@@ -75,7 +75,7 @@ impl SqliteSnapshot {
         };
         let reader = file.reader().await?;
         // BEGIN alone fixes nothing; the first read does.
-        let begun = reader.own_often("BEGIN").and_then(|()| reader.own_often("SELECT 1 FROM sqlite_schema LIMIT 1"));
+        let begun = reader.own("BEGIN").and_then(|()| reader.own("SELECT 1 FROM sqlite_schema LIMIT 1"));
         if let Err(error) = begun {
             file.drop_links(vec![reader]);
             return Err(file.named(executor_error(error)));

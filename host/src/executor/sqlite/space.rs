@@ -156,7 +156,9 @@ impl Turn {
         let result = link.own("SAVEPOINT turn").and_then(|()| run(link)).and_then(|()| link.own("RELEASE turn"));
         self.ending = match &result {
             Ok(()) => Ending::Committed,
-            Err(_) if !link.is_autocommit() && link.own("ROLLBACK TO turn; RELEASE turn").is_ok() => Ending::RolledBack,
+            Err(_) if !link.is_autocommit() && link.own("ROLLBACK TO turn").is_ok() && link.own("RELEASE turn").is_ok() => {
+                Ending::RolledBack
+            }
             Err(_) => Ending::Lost,
         };
         result.map_err(|error| self.file.named(executor_error(error)))

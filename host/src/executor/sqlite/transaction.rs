@@ -11,16 +11,14 @@ use super::connection::{Budget, Link};
 use super::file::Turn;
 use super::statement::{self, Access, executor_error};
 use crate::executor::group::Ending;
+use crate::executor::open::OpenTime;
 use crate::executor::{Ended, ExecutorError, RowSet, Statement, Transaction, TransactionTime};
 
 /// See [`Transaction`].
 pub(super) struct SqliteTransaction {
     turn: Turn,
     time: TransactionTime,
-    /// From here on nothing but rolling back works.
-    end: Instant,
-    /// When the clock was stopped; none: it runs.
-    stopped_at: Option<Instant>,
+    open_time: OpenTime,
     /// Open savepoints, rising.
     savepoints: Vec<u32>,
     savepoint_next: u32,
@@ -33,9 +31,8 @@ pub(super) struct SqliteTransaction {
 impl SqliteTransaction {
     /// Begins the transaction of a turn.
     pub(super) fn begin(turn: Turn, time: TransactionTime) -> Result<Self, ExecutorError> {
-        let end = Instant::now() + time.open_max(turn.file.settings.transaction_ms_max);
-        let mut transaction =
-            Self { turn, time, end, stopped_at: None, savepoints: Vec::new(), savepoint_next: 1, lost: None, ending: None };
+        let open_time = OpenTime::new(time.open_max(turn.file.settings.transaction_ms_max));
+        let mut transaction = Self { turn, time, open_time, savepoints: Vec::new(), savepoint_next: 1, lost: None, ending: None };
         if let Err(error) = transaction.own("SAVEPOINT turn") {
             // Not begun, so there is nothing to roll back to; but what is left must be still a transaction.
             let whole = transaction.link().is_ok_and(|link| !link.is_autocommit());
@@ -50,7 +47,7 @@ impl SqliteTransaction {
     }
 
     fn own(&mut self, sql: &str) -> Result<(), ExecutorError> {
-        let result = self.link()?.own_often(sql).map_err(executor_error);
+        let result = self.link()?.own(sql).map_err(executor_error);
         self.notice(result)
     }
 
@@ -73,10 +70,7 @@ impl SqliteTransaction {
         if let Some(error) = &self.lost {
             return Err(error.clone());
         }
-        if self.stopped_at.is_none() && Instant::now() >= self.end {
-            return Err(ExecutorError::Limit("time of an open transaction".to_owned()));
-        }
-        Ok(())
+        self.open_time.left().map(drop)
     }
 
     /// Forgets the savepoints after one, which must be open.
@@ -119,7 +113,7 @@ impl Transaction for SqliteTransaction {
         self.check()?;
         let file = &self.turn.file;
         let statement_end = Instant::now() + Duration::from_millis(self.time.step_ms_max(file.settings.statement_ms_max));
-        let budget = Budget { statement_end, read_end: self.stopped_at.is_none().then_some(self.end) };
+        let budget = Budget { statement_end, read_end: self.open_time.end() };
         let limits = file.result_limits();
         let link = self.link()?;
         let run = || {
@@ -156,14 +150,7 @@ impl Transaction for SqliteTransaction {
     }
 
     fn stop_clock(&mut self, stopped: bool) {
-        match (stopped, self.stopped_at) {
-            (true, None) => self.stopped_at = Some(Instant::now()),
-            (false, Some(since)) => {
-                self.end += since.elapsed();
-                self.stopped_at = None;
-            }
-            (true, Some(_)) | (false, None) => {}
-        }
+        self.open_time.stop_clock(stopped);
     }
 
     async fn commit(mut self: Box<Self>, ended: Ended<'_>) -> Result<(), ExecutorError> {
