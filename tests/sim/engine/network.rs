@@ -48,6 +48,8 @@ pub(super) struct Inner {
     /// It makes do with requests.
     needs_no_line: bool,
     connected: bool,
+    /// It left while its connection was still being made.
+    left: bool,
     /// From the client to the host.
     up: VecDeque<(Instant, Up)>,
     /// From the host to the client.
@@ -81,8 +83,9 @@ impl Client {
         let purpose = 0xc000 + 2 * number as u64;
         let (own_random, random) = (world.random(purpose), world.random(purpose + 1));
         let (up, down) = (VecDeque::new(), VecDeque::new());
-        let (requests, needs_no_line, connected) = (Requests::default(), false, false);
-        let inner = Inner { model, own_random, random, requests, needs_no_line, connected, up, down, down_bytes: 0 };
+        let (requests, needs_no_line) = (Requests::default(), false);
+        let (connected, left) = (false, false);
+        let inner = Inner { model, own_random, random, requests, needs_no_line, connected, left, up, down, down_bytes: 0 };
         let (name, world, inner) = (format!("client {number}"), world.clone(), Mutex::new(inner));
         Arc::new(Self { name, world, inner, requested: Notify::new(), spoken: Notify::new() })
     }
@@ -103,6 +106,7 @@ impl Client {
         loop {
             let wait = up_to_ms(&mut self.inner.lock().random, RECONNECT_MS_MAX);
             sleep(wait).await;
+            self.inner.lock().left = false;
             let wire = self.ask(|model, line| model.connect(line));
             if matches!(wire, Dial::Nothing) {
                 self.inner.lock().needs_no_line = true;
@@ -172,6 +176,7 @@ impl Client {
                     self.requested.notify_one();
                 }
                 Command::Leave => {
+                    inner.left = true;
                     inner.send_up(Up::Close, &self.world);
                     self.spoken.notify_one();
                 }
@@ -210,7 +215,11 @@ impl Client {
         match connected {
             Ok(wire) => {
                 self.world.note(format_args!("{}: connected", self.name));
-                self.inner.lock().connected = true;
+                let mut inner = self.inner.lock();
+                inner.connected = true;
+                if inner.left {
+                    inner.send_up(Up::Close, &self.world);
+                }
                 Ok(wire)
             }
             Err(NotConnected::Closed(frames, code)) => {
