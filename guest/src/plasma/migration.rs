@@ -105,7 +105,8 @@ impl Engine {
             Some(from) => {
                 let diff = SchemaDiff::between(&from, to);
                 if self.options.migrations == MigrationMode::Check && !diff.is_empty() {
-                    let reasons = vec!["migrations.mode is \"check\", and the stored schema differs".into()];
+                    let mut reasons = vec!["migrations.mode is \"check\", and the stored schema differs".into()];
+                    reasons.extend(diff.lines());
                     return Err(MigrationRefused::Refused { reasons, diff: Box::new(diff) });
                 }
                 let result = self.migrate_in(imports, sql, tables, (&from, to), false, self.options.allow_destructive)?;

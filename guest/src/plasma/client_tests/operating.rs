@@ -45,7 +45,9 @@ fn the_server_writes_in_its_own_name_or_in_a_users() {
     let failed = db(json!({"ops": [{"insert": {"table": "counters", "row": {"id": "x"}}}, insert]}));
     assert_eq!((failed.status, failed.json()["error"].as_str()), (422, Some("db-error")));
     assert_eq!(server.ask(&Ask::get("/sync/health")).json()["version"], 1, "all or nothing");
-    for malformed in [json!({}), json!({"ops": {}}), json!({"ops": [{"explode": {}}]}), json!({"as": 7, "ops": []})] {
+    let wrong_contexts = [json!(7), json!({"userId": {}}), json!({"userId": "a\0"}), json!({"userId": "a", "teams": ["\0"]})];
+    let wrong_contexts = wrong_contexts.map(|ctx| json!({"as": ctx, "ops": []}));
+    for malformed in [json!({}), json!({"ops": {}}), json!({"ops": [{"explode": {}}]})].into_iter().chain(wrong_contexts) {
         assert_eq!(db(malformed.clone()).status, 400, "{malformed}");
     }
 }

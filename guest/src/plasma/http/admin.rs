@@ -14,7 +14,7 @@ use crate::plasma::jobs;
 use crate::plasma::metrics;
 use crate::plasma::migration::MigrationRefused;
 use crate::plasma::realtime::topics;
-use crate::plasma::schema::Schema;
+use crate::plasma::schema::{Schema, has_zero_character};
 use crate::plasma::server_db::{Operation, Policy, WriteRefused};
 use crate::registry::{BodyOut, Request, Response};
 
@@ -70,8 +70,22 @@ fn optional<T: serde::de::DeserializeOwned>(body: &Body, key: &str, expected: &s
     serde_json::from_value(value).map_err(|_| Refusal::invalid(format!("{key} must be {expected}")))
 }
 
+/// A context that a caller of the mount could have: conditions compare it with what databases hold.
+fn check_context(ctx: &Map<String, Json>) -> Result<(), Refusal> {
+    if ctx.get("userId").is_some_and(|user| !(user.is_string() || user.is_number())) {
+        return Err(Refusal::invalid("as.userId must be a string or a number"));
+    }
+    if ctx.iter().any(|(name, value)| name.contains('\0') || has_zero_character(value)) {
+        return Err(Refusal::invalid("as must not hold U+0000"));
+    }
+    Ok(())
+}
+
 fn db(call: &Call<'_>, body: &Body) -> Answer {
     let ctx: Option<Map<String, Json>> = optional(body, "as", "an object or null")?;
+    if let Some(ctx) = &ctx {
+        check_context(ctx)?;
+    }
     let policy = ctx.map_or(Policy::Bypass, Policy::Enforce);
     let listed: Option<Vec<Json>> = optional(body, "ops", "an array")?;
     let listed = listed.ok_or_else(|| Refusal::invalid("ops must be an array"))?;

@@ -109,6 +109,23 @@ impl SchemaDiff {
         *self == Self::default()
     }
 
+    /// What differs, one line each, for whoever reads a log.
+    pub fn lines(&self) -> Vec<String> {
+        let whole = |what: &str, names: &[String]| names.iter().map(|name| format!("{what} {name}")).collect::<Vec<_>>();
+        let mut lines = whole("new table", &self.added_tables);
+        lines.extend(whole("no more table", &self.removed_tables));
+        lines.extend(self.added_columns.iter().map(|new| format!("new column {}.{}", new.table, new.column)));
+        lines.extend(self.removed_columns.iter().map(|gone| format!("no more column {}.{}", gone.table, gone.column)));
+        let changed = |changed: &ChangedColumn| {
+            format!("column {}.{} was {} and would be {}", changed.table, changed.column, changed.from, changed.to)
+        };
+        lines.extend(self.changed_columns.iter().map(changed));
+        lines.extend(whole("another primary key of", &self.changed_primary_keys));
+        lines.extend(whole("new index", &self.added_indexes));
+        lines.extend(whole("no more index", &self.removed_indexes));
+        lines
+    }
+
     /// The rule of version 1: why this may not be done without leave to destroy, one line a reason.
     pub fn assert_safe_for_v1(&self) -> Result<(), Vec<String>> {
         let mut reasons = Vec::new();

@@ -134,7 +134,8 @@ fn what_would_destroy_is_refused_with_reasons() {
         json!({"id": text(), "rank": {"type": "integer", "nullable": true}, "gone": {"type": "text", "nullable": true}, "x": {"type": "text", "nullable": true}}),
     );
     let (world, started) = restart(world, &wider, EngineOptions { migrations: MigrationMode::Check, ..EngineOptions::default() });
-    assert!(started.unwrap_err().contains("migrations.mode"));
+    let error = started.unwrap_err();
+    assert!(error.contains("migrations.mode") && error.contains("new column things.x"), "{error}");
     let allowed = EngineOptions { allow_destructive: true, ..EngineOptions::default() };
     let after = small(json!({"id": text(), "rank": {"type": "text", "nullable": true}}));
     let (world, started) = restart(world, &after, allowed);
