@@ -37,6 +37,7 @@ mod instance;
 mod jobs;
 pub mod limits;
 mod mount;
+mod objects;
 mod observe;
 mod outbox;
 mod pieces;

@@ -63,8 +63,7 @@ impl Quota {
     }
 
     /// Whether an object of so many bytes may take the place of one of `before` bytes (0: of none).
-    pub(crate) fn admit_object(&self, before: u64, bytes: usize) -> Result<(), StorageError> {
-        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+    pub(crate) fn admit_object(&self, before: u64, bytes: u64) -> Result<(), StorageError> {
         if bytes <= before && before > 0 || self.has_room_for(bytes.saturating_sub(before)) {
             Ok(())
         } else {
@@ -98,11 +97,31 @@ impl MountCore {
         let Some(quota) = self.quota() else { return objects.write(&self.name, key, content_type, content).await };
         let before = self.object_bytes(key).await?;
         if has_quota {
-            quota.admit_object(before, content.len())?;
+            quota.admit_object(before, u64::try_from(content.len()).unwrap_or(u64::MAX))?;
         }
         let written = objects.write(&self.name, key, content_type, content).await?;
         quota.object_changed(before, written.size);
         Ok(written)
+    }
+
+    /// Whether an object of so many bytes may come; gives the bytes of the one whose place it takes, if there is one.
+    pub(super) async fn admit_object(&self, key: &str, bytes: u64) -> Result<Option<u64>, StorageError> {
+        let before = match self.storage.objects.head(&self.name, key).await {
+            Ok(info) => Some(info.size),
+            Err(StorageError::NotFound) => None,
+            Err(error) => return Err(error),
+        };
+        match self.quota() {
+            Some(quota) => quota.admit_object(before.unwrap_or(0), bytes).map(|()| before),
+            None => Ok(before),
+        }
+    }
+
+    /// An object took the place of one of `before` bytes (0: of none).
+    pub(super) fn object_changed(&self, before: u64, after: u64) {
+        if let Some(quota) = self.quota() {
+            quota.object_changed(before, after);
+        }
     }
 
     /// Removes an object.
