@@ -23,6 +23,8 @@ pub const BLOBS_JOB: &str = "blobs";
 const FIRST_RUN_MS: u64 = 5_000;
 /// How often idle client groups are looked for.
 const EXPIRY_EVERY_MS: u64 = 3_600_000;
+/// How often objects are looked for that uploads left behind, where the settings say nothing.
+const SWEEP_EVERY_MS: u64 = 24 * 3_600_000;
 /// After how long a job is tried again that the database failed.
 const RETRY_MS: u64 = 30_000;
 
@@ -47,8 +49,8 @@ pub fn start(call: &Call<'_>) {
         Some(every_ms) => pubsub.schedule(COMPACTION_JOB, now_ms.saturating_add(every_ms.min(FIRST_RUN_MS)), Vec::new()),
         None => pubsub.cancel(COMPACTION_JOB),
     }
-    match call.settings.blobs.as_ref().and_then(|blobs| blobs.gc_every_ms) {
-        Some(every_ms) => pubsub.schedule(BLOBS_JOB, now_ms.saturating_add(every_ms.min(FIRST_RUN_MS)), Vec::new()),
+    match call.settings.blobs {
+        Some(_) => pubsub.schedule(BLOBS_JOB, now_ms.saturating_add(FIRST_RUN_MS), Vec::new()),
         None => pubsub.cancel(BLOBS_JOB),
     }
 }
@@ -93,7 +95,7 @@ fn again(call: &Call<'_>, name: &str, retry: Option<(u64, &[u8])>) {
     let every_ms = match name {
         COMPACTION_JOB => call.settings.change_log.compact_every_ms,
         EXPIRY_JOB => Some(EXPIRY_EVERY_MS),
-        BLOBS_JOB => call.settings.blobs.as_ref().and_then(|blobs| blobs.gc_every_ms),
+        BLOBS_JOB => call.settings.blobs.as_ref().map(|blobs| blobs.gc_every_ms.unwrap_or(SWEEP_EVERY_MS)),
         _ => None,
     };
     let (delay_ms, payload) = match (retry, every_ms) {
@@ -137,19 +139,18 @@ fn rest(call: &Call<'_>, payload: &[u8], cursor: Option<Cursor>) -> Result<Optio
     Ok(call.engine.compact_on(call.imports, cursor)?.next.map(Cursor::Log))
 }
 
-/// First blobs without references, a step's worth at a time, then objects without a blob.
+/// First blobs without references (where the settings say so), a step's worth at a time, then objects without a blob.
 fn blobs(call: &Call<'_>, cursor: Option<Cursor>) -> Result<Option<Cursor>, Failure> {
-    let options = GcOptions::default();
-    match cursor {
-        Some(Cursor::Objects(Some(after))) => Ok(call.engine.sweep_objects(call.imports, Some(&after))?.map(|next| Cursor::Objects(Some(next)))),
-        _ => {
-            let collected = call.engine.collect_blobs(call.imports, &options)?;
-            if collected.hashes.len() >= options.blobs_max {
-                return Ok(Some(Cursor::Objects(None)));
-            }
-            Ok(call.engine.sweep_objects(call.imports, None)?.map(|next| Cursor::Objects(Some(next))))
+    let after = if let Some(Cursor::Objects(after)) = cursor { after } else { None };
+    let collects = call.settings.blobs.as_ref().is_some_and(|blobs| blobs.gc_every_ms.is_some());
+    if after.is_none() && collects {
+        let options = GcOptions::default();
+        let collected = call.engine.collect_blobs(call.imports, &options)?;
+        if collected.hashes.len() >= options.blobs_max {
+            return Ok(Some(Cursor::Objects(None)));
         }
     }
+    Ok(call.engine.sweep_objects(call.imports, after.as_deref())?.map(|next| Cursor::Objects(Some(next))))
 }
 
 fn expiry(call: &Call<'_>, cursor: Option<Cursor>) -> Result<Option<Cursor>, Failure> {
