@@ -37,6 +37,7 @@ mod instance;
 mod jobs;
 pub mod limits;
 mod mount;
+mod object_cache;
 mod objects;
 mod observe;
 mod outbox;

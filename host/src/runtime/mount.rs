@@ -25,6 +25,7 @@ use super::gate::Gate;
 use super::heavy::HeavyCalls;
 use super::instance::{Answer, InstancePool, Invocation};
 use super::jobs::Jobs;
+use super::object_cache::ObjectCache;
 use super::limits::{LONG_CALL, SUBSCRIPTION_BYTES_MAX, SUBSCRIPTIONS_MAX, loggable};
 use super::outbox::{MountOutbox, Outbox};
 use super::queue::Frame;
@@ -97,6 +98,8 @@ pub(crate) struct MountCore {
     pub(super) deferred: mpsc::UnboundedSender<Deferred>,
     /// Deliveries and deferred effects that wait.
     pub(super) backlog: Backlog,
+    /// Objects that were sent.
+    pub(super) object_cache: Mutex<ObjectCache>,
     /// What may wait in the queues of its connections.
     pub(crate) budget: Arc<Budget>,
     pub(super) connection_ids: Arc<AtomicU64>,
@@ -137,6 +140,7 @@ impl MountCore {
             settled: Notify::new(),
             deferred,
             backlog: Backlog::default(),
+            object_cache: Mutex::default(),
             budget: Arc::default(),
             connection_ids: parts.connection_ids,
             stopping: AtomicBool::new(false),

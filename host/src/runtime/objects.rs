@@ -9,10 +9,12 @@ use tokio::sync::Notify;
 use super::bindings::guest::syncline::host::storage::ByteRange;
 use super::http::{self, BodyFailure, Stored};
 use super::mount::MountCore;
+use super::object_cache::is_kept;
 use super::pieces::{Maker, pieces};
 use super::requests::AnswerBody;
 use crate::executor::sqlite::folder::hex;
-use crate::storage::{ObjectReader, ObjectWriter, PIECE_BYTES, StorageError};
+use crate::storage::memory::clamp_range;
+use crate::storage::{ObjectInfo, ObjectReader, ObjectWriter, PIECE_BYTES, StorageError};
 
 /// A body that becomes an object. Dropped before [`Upload::finish`] nothing is left of it.
 pub(crate) struct Upload {
@@ -47,6 +49,23 @@ impl MountCore {
         taken.await.map_or_else(http::BodyIn::Failed, http::BodyIn::Stored)
     }
 
+    /// What is known of an object.
+    pub(crate) async fn object_info(&self, key: &str) -> Result<ObjectInfo, StorageError> {
+        match self.cached_object(key) {
+            Some((info, _)) => Ok(info),
+            None => self.storage.objects.head(&self.name, key).await,
+        }
+    }
+
+    /// An object that was sent before, where the plan lets it be kept.
+    fn cached_object(&self, key: &str) -> Option<(ObjectInfo, Bytes)> {
+        let bytes_max = self.plan().object_cache_bytes;
+        let mut cache = self.object_cache.lock();
+        // A reload may have taken memory away.
+        cache.shrink(bytes_max);
+        cache.get(key)
+    }
+
     fn not_taken(&self, key: &str, error: &StorageError) -> BodyFailure {
         tracing::error!(mount = self.name, key, %error, "the storage did not take an object");
         BodyFailure::Unavailable
@@ -60,14 +79,28 @@ impl MountCore {
         is_head: bool,
         cut: &Arc<Notify>,
     ) -> Result<AnswerBody, StorageError> {
-        let objects = &self.storage.objects;
         let range = range.map(|ByteRange { start, length }| (start, length));
         if is_head {
-            let size = objects.head(&self.name, key).await?.size;
-            let length = range.map_or(size, |(start, length)| length.min(size.saturating_sub(start)));
-            return Ok(AnswerBody::Unsent(length));
+            let size = self.object_info(key).await?.size;
+            return Ok(AnswerBody::Unsent(clamp_range(size, range).1));
         }
-        let mut open = objects.open(&self.name, key, range).await?;
+        if let Some((info, content)) = self.cached_object(key) {
+            let (start, length) = clamp_range(info.size, range);
+            // Both are at most the length of what is in memory.
+            return Ok(AnswerBody::Whole(content.slice(start as usize..(start + length) as usize)));
+        }
+        let changes = self.object_cache.lock().changes();
+        let mut open = self.storage.objects.open(&self.name, key, range).await?;
+        let cache_bytes_max = self.plan().object_cache_bytes;
+        if open.length == open.info.size && is_kept(cache_bytes_max, open.length) {
+            let mut content = Vec::new();
+            while let Some(piece) = open.reader.next().await? {
+                content.extend_from_slice(&piece);
+            }
+            let content = Bytes::from(content);
+            self.object_cache.lock().keep(cache_bytes_max, changes, key, open.info, content.clone());
+            return Ok(AnswerBody::Whole(content));
+        }
         if open.length <= PIECE_BYTES as u64
             && let Some(piece) = open.reader.next().await?
             && piece.len() as u64 == open.length
@@ -104,7 +137,7 @@ impl Upload {
         let finished = async {
             let before = mount.admit_object(&key, bytes).await?;
             let info = writer.finish(&sha256).await?;
-            mount.object_changed(before.unwrap_or(0), info.size);
+            mount.object_changed(&key, before.unwrap_or(0), info.size);
             Ok(before.is_some())
         };
         match finished.await {

@@ -94,31 +94,32 @@ impl MountCore {
         content: Bytes,
     ) -> Result<ObjectInfo, StorageError> {
         let objects = &self.storage.objects;
-        let Some(quota) = self.quota() else { return objects.write(&self.name, key, content_type, content).await };
-        let before = self.object_bytes(key).await?;
+        let Some(quota) = self.quota() else {
+            let written = objects.write(&self.name, key, content_type, content).await;
+            self.object_cache.lock().changed(key);
+            return written;
+        };
+        let before = self.object_bytes(key).await?.unwrap_or(0);
         if has_quota {
             quota.admit_object(before, u64::try_from(content.len()).unwrap_or(u64::MAX))?;
         }
         let written = objects.write(&self.name, key, content_type, content).await?;
-        quota.object_changed(before, written.size);
+        self.object_changed(key, before, written.size);
         Ok(written)
     }
 
     /// Whether an object of so many bytes may come; gives the bytes of the one whose place it takes, if there is one.
     pub(super) async fn admit_object(&self, key: &str, bytes: u64) -> Result<Option<u64>, StorageError> {
-        let before = match self.storage.objects.head(&self.name, key).await {
-            Ok(info) => Some(info.size),
-            Err(StorageError::NotFound) => None,
-            Err(error) => return Err(error),
-        };
-        match self.quota() {
-            Some(quota) => quota.admit_object(before.unwrap_or(0), bytes).map(|()| before),
-            None => Ok(before),
+        let before = self.object_bytes(key).await?;
+        if let Some(quota) = self.quota() {
+            quota.admit_object(before.unwrap_or(0), bytes)?;
         }
+        Ok(before)
     }
 
-    /// An object took the place of one of `before` bytes (0: of none).
-    pub(super) fn object_changed(&self, before: u64, after: u64) {
+    /// An object took the place of one of `before` bytes (0: of none; `after` 0: it is gone).
+    pub(super) fn object_changed(&self, key: &str, before: u64, after: u64) {
+        self.object_cache.lock().changed(key);
         if let Some(quota) = self.quota() {
             quota.object_changed(before, after);
         }
@@ -126,19 +127,17 @@ impl MountCore {
 
     /// Removes an object.
     pub(crate) async fn delete_object(&self, key: &str) -> Result<(), StorageError> {
-        let objects = &self.storage.objects;
-        let Some(quota) = self.quota() else { return objects.delete(&self.name, key).await };
-        let before = self.object_bytes(key).await?;
-        objects.delete(&self.name, key).await?;
-        quota.object_changed(before, 0);
+        let before = if self.quota().is_some() { self.object_bytes(key).await?.unwrap_or(0) } else { 0 };
+        self.storage.objects.delete(&self.name, key).await?;
+        self.object_changed(key, before, 0);
         Ok(())
     }
 
-    /// The bytes of an object; 0 where there is none.
-    async fn object_bytes(&self, key: &str) -> Result<u64, StorageError> {
+    /// The bytes of an object; none where there is none.
+    async fn object_bytes(&self, key: &str) -> Result<Option<u64>, StorageError> {
         match self.storage.objects.head(&self.name, key).await {
-            Ok(info) => Ok(info.size),
-            Err(StorageError::NotFound) => Ok(0),
+            Ok(info) => Ok(Some(info.size)),
+            Err(StorageError::NotFound) => Ok(None),
             Err(error) => Err(error),
         }
     }

@@ -56,7 +56,7 @@ pub(super) fn hashed_info(size: u64, content_type: &str, sha256: &str, created_m
 }
 
 /// The part of `size` bytes that a range asks for: its start and length.
-pub(super) fn clamp_range(size: u64, range: Option<(u64, u64)>) -> (u64, u64) {
+pub(crate) fn clamp_range(size: u64, range: Option<(u64, u64)>) -> (u64, u64) {
     let (start, length) = range.unwrap_or((0, size));
     let start = start.min(size);
     (start, length.min(size - start))

@@ -46,7 +46,7 @@ pub(super) fn read(keys: &mut Keys) -> Option<Settings> {
     let named_queries = named_queries(keys, schema.as_deref());
     let public_address = keys.take_public_address();
     let rest = Rest::read(keys);
-    let warnings = rest.warnings(auth.as_ref(), public_address.as_deref(), blobs.as_ref());
+    let warnings = rest.warnings(auth.as_ref(), public_address.as_deref());
     Some(Settings {
         base_path,
         envelope_limits,
@@ -120,16 +120,13 @@ impl Rest {
         rest
     }
 
-    fn warnings(&self, auth: Option<&Auth>, public_address: Option<&str>, blobs: Option<&Blobs>) -> Vec<String> {
+    fn warnings(&self, auth: Option<&Auth>, public_address: Option<&str>) -> Vec<String> {
         let mut warnings = auth.map(|auth| auth.warnings(public_address)).unwrap_or_default();
         if self.change_log.triggers {
             warnings.push("changeLog.triggers: has no effect in this version".into());
         }
         if self.sequencer.reserves || self.sequencer.reserve > 1 {
             warnings.push("sequencer.mode: ranges are not reserved in this version; versions are given out by row-lock".into());
-        }
-        if blobs.is_some_and(|blobs| blobs.cache_bytes_max > 0) {
-            warnings.push("blobs.cacheMaxBytes: has no effect in this version; files are cached by the system".into());
         }
         if self.poke.is_none() {
             warnings.push("poke: off: clients learn of changes only when they pull".into());

@@ -59,7 +59,7 @@ impl Host for State {
     }
 
     async fn head_object(&mut self, key: String) -> wasmtime::Result<Result<ObjectInfo, Error>> {
-        Ok(self.mount()?.storage.objects.head(&self.mount()?.name, &key).await.map(Into::into).map_err(Error::from))
+        Ok(self.mount()?.object_info(&key).await.map(Into::into).map_err(Error::from))
     }
 
     async fn read_object(&mut self, key: String, range: Option<ByteRange>) -> wasmtime::Result<Result<Vec<u8>, Error>> {

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use http::Method;
 use serde_json::json;
@@ -163,10 +164,12 @@ async fn an_object_that_is_replaced_or_half_read_disturbs_nobody() {
     assert!(rest.ends_with(&large[large.len() - 4096..]), "whoever reads goes on with what was opened");
 }
 
-/// Objects that are away after some pieces.
+/// Objects that are away after some pieces, and count how often they are opened.
 struct Failing {
     inner: FileObjects,
     pieces: usize,
+    /// None: they cannot be opened.
+    opened: Option<AtomicUsize>,
 }
 
 struct FailingWriter {
@@ -200,8 +203,10 @@ impl Objects for Failing {
     async fn write(&self, mount: &str, key: &str, content_type: &str, content: bytes::Bytes) -> Result<ObjectInfo, StorageError> {
         self.inner.write(mount, key, content_type, content).await
     }
-    async fn open(&self, _: &str, _: &str, _: Option<(u64, u64)>) -> Result<OpenObject, StorageError> {
-        Err(StorageError::Unavailable("gone".into()))
+    async fn open(&self, mount: &str, key: &str, range: Option<(u64, u64)>) -> Result<OpenObject, StorageError> {
+        let opened = self.opened.as_ref().ok_or_else(|| StorageError::Unavailable("gone".into()))?;
+        opened.fetch_add(1, Ordering::Relaxed);
+        self.inner.open(mount, key, range).await
     }
     async fn create(&self, mount: &str, key: &str, content_type: &str) -> Result<Box<dyn ObjectWriter>, StorageError> {
         Ok(Box::new(FailingWriter { inner: self.inner.create(mount, key, content_type).await?, pieces: self.pieces }))
@@ -222,7 +227,7 @@ async fn a_store_that_fails_is_told_to_the_component_and_leaves_nothing() {
     for pieces in [0, 1] {
         let folder = tempfile::tempdir().expect("a folder");
         let inner = FileObjects::open(folder.path()).await.expect("objects");
-        let objects: Option<Arc<dyn Objects>> = Some(Arc::new(Failing { inner, pieces }));
+        let objects: Option<Arc<dyn Objects>> = Some(Arc::new(Failing { inner, pieces, opened: None }));
         let server = TestServer::with(Setup { objects, ..setup(json!({}), None) }).await;
         assert_eq!(put(server.address, "k", b"hello".to_vec()).await, "unavailable");
         no_drafts(folder.path()).await;
@@ -240,4 +245,29 @@ async fn the_quota_of_a_mount_holds_for_uploads() {
     assert!(put(server.address, "a", content(500_000)).await.starts_with("stored"), "one in the place of another");
     assert_eq!(put(server.address, "b", content(600_000)).await, "unavailable");
     assert!(put(server.address, "b", content(100_000)).await.starts_with("stored"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn objects_that_may_be_kept_in_memory_are_read_once() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let inner = FileObjects::open(folder.path()).await.expect("objects");
+    let objects = Arc::new(Failing { inner, pieces: usize::MAX, opened: Some(AtomicUsize::new(0)) });
+    let opened = || objects.opened.as_ref().map_or(0, |opened| opened.swap(0, Ordering::Relaxed));
+    let keeping = Some(objects.clone() as Arc<dyn Objects>);
+    let server = TestServer::with(Setup { objects: keeping, ..setup(json!({"object_cache_bytes": 1 << 20}), None) }).await;
+    let (small, large) = (content(200_000), content(300_000));
+    put(server.address, "small", small.clone()).await;
+    put(server.address, "large", large).await;
+    for _ in 0..3 {
+        assert!(get(server.address, "small").await.body == small);
+    }
+    assert_eq!(get(server.address, "small?from=7&bytes=3").await.body, small[7..10]);
+    assert_eq!(opened(), 1);
+    put(server.address, "small", b"other".to_vec()).await;
+    assert_eq!(get(server.address, "small").await.body, "other");
+    assert_eq!(opened(), 1);
+    for _ in 0..2 {
+        assert_eq!(get(server.address, "large").await.body.len(), 300_000);
+    }
+    assert_eq!(opened(), 2, "more than a quarter");
 }
