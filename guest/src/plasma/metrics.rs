@@ -92,7 +92,7 @@ impl Call<'_> {
                 event["bytes"] = (*bytes).into();
             }
             Work::Blob { kind, bytes, range, status } => {
-                self.count("plasma_blob_bytes_total", &[("kind", kind)], *bytes as f64);
+                self.count("plasma_blob_bytes_total", &[("kind", *kind)], *bytes as f64);
                 extend(&mut event, json!({"bytes": bytes, "range": range, "status": status}));
             }
         }

@@ -380,10 +380,10 @@ impl<'a> Writer<'a> {
                     return Err(WriteRefused::Invalid(format!("column {} refers to no row of {}", column.name, target.name)));
                 }
             }
-            if let (true, Some(hash)) = (self.engine.options.require_uploaded, blob_hash(column, value)) {
-                if !self.engine.is_uploaded(self.imports, self.sql, self.transaction, hash)? {
-                    return Err(WriteRefused::Invalid(format!("blob not uploaded: {hash}")));
-                }
+            if let (true, Some(hash)) = (self.engine.options.require_uploaded, blob_hash(column, value))
+                && !self.engine.is_uploaded(self.imports, self.sql, self.transaction, hash)?
+            {
+                return Err(WriteRefused::Invalid(format!("blob not uploaded: {hash}")));
             }
         }
         Ok(())

@@ -92,23 +92,13 @@ impl MountCore {
         let changes = self.object_cache.lock().changes();
         let mut open = self.storage.objects.open(&self.name, key, range).await?;
         let cache_bytes_max = self.plan().object_cache_bytes;
-        if open.length == open.info.size && is_kept(cache_bytes_max, open.length) {
-            let mut content = Vec::new();
-            while let Some(piece) = open.reader.next().await? {
-                content.extend_from_slice(&piece);
+        let is_kept = open.length == open.info.size && is_kept(cache_bytes_max, open.length);
+        if is_kept || open.length <= PIECE_BYTES as u64 {
+            let content = whole(&mut *open.reader).await?;
+            if is_kept {
+                self.object_cache.lock().keep(cache_bytes_max, changes, key, open.info, content.clone());
             }
-            let content = Bytes::from(content);
-            self.object_cache.lock().keep(cache_bytes_max, changes, key, open.info, content.clone());
-            return Ok(AnswerBody::Whole(content));
-        }
-        if open.length <= PIECE_BYTES as u64
-            && let Some(piece) = open.reader.next().await?
-            && piece.len() as u64 == open.length
-        {
-            return Ok(AnswerBody::Whole(self.budget.hold(piece)));
-        }
-        if open.length == 0 {
-            return Ok(AnswerBody::Whole(Bytes::new()));
+            return Ok(AnswerBody::Whole(self.budget.hold(content)));
         }
         let (maker, pieces) = pieces(cut.clone());
         self.runtime.spawn(send(self.clone(), key.to_owned(), maker, open.reader));
@@ -138,13 +128,22 @@ impl Upload {
             let before = mount.admit_object(&key, bytes).await?;
             let info = writer.finish(&sha256).await?;
             mount.object_changed(&key, before.unwrap_or(0), info.size);
-            Ok(before.is_some())
+            Ok::<_, StorageError>(before.is_some())
         };
         match finished.await {
             Ok(existed) => Ok(Stored { key, size: bytes, sha256, existed }),
             Err(error) => Err(mount.not_taken(&key, &error)),
         }
     }
+}
+
+/// All that is left to be read.
+async fn whole(reader: &mut dyn ObjectReader) -> Result<Bytes, StorageError> {
+    let mut content = reader.next().await?.unwrap_or_default();
+    while let Some(piece) = reader.next().await? {
+        content = [content, piece].concat().into();
+    }
+    Ok(content)
 }
 
 /// Sends an object as the client takes it. What is on its way counts as what waits; while too much does, nothing more is read.

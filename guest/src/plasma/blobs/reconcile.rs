@@ -110,7 +110,8 @@ impl Run<'_> {
     /// Adds the missing references of one batch of rows; gives the key to go on after.
     fn add(&self, table: &Table, after: &str, result: &mut ReconcileResult) -> Result<Option<String>, Failure> {
         let transaction = self.engine.begin(self.imports)?;
-        let template = "SELECT pk, version FROM {}_plasma_changes WHERE newest = 1 AND tbl = ? AND op = 'put' AND pk > ? ORDER BY pk LIMIT ?";
+        let template =
+            "SELECT pk, version FROM {}_plasma_changes WHERE newest = 1 AND tbl = ? AND op = 'put' AND pk > ? ORDER BY pk LIMIT ?";
         let limit = number(self.options.batch_rows as u64);
         let found = store::rows(self.sql, transaction.as_ref(), template, [table.name.as_str().into(), after.into(), limit])?;
         let versions: Vec<(String, u64)> =
@@ -179,7 +180,9 @@ impl Run<'_> {
                 let column = table.column(column)?;
                 blob_hash(column, rows.get(&position)?.get(&column.name)?).filter(|own| own == hash)
             };
-            stale.extend(references.iter().enumerate().filter(|(position, reference)| refers(*position, reference).is_none()).map(|(_, one)| *one));
+            stale.extend(
+                references.iter().enumerate().filter(|(position, reference)| refers(*position, reference).is_none()).map(|(_, one)| *one),
+            );
         }
         result.removed += stale.len() as u64;
         if !stale.is_empty() && !self.options.dry_run {
@@ -221,7 +224,7 @@ impl Run<'_> {
             let mut after = String::new();
             loop {
                 let view = self.imports.executor.snapshot(DATABASE)?;
-                let place = [after.as_str().into(), table.clone().into(), number(self.options.batch_rows as u64)];
+                let place: [Value; 3] = [after.as_str().into(), table.clone().into(), number(self.options.batch_rows as u64)];
                 let found = store::rows(self.sql, view.as_ref(), template, place)?;
                 drop(view);
                 let hashes: Vec<String> = found.into_iter().flatten().map(store::text).collect::<Result<_, _>>()?;

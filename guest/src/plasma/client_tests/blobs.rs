@@ -97,7 +97,10 @@ fn uploads_that_are_not_right_are_refused_by_kind() {
     let server = Server::with(json!({"blobs": {"maxBytes": 10}}));
     let wrong = Ask { body: b"other".to_vec(), ..put(b"hello", "") };
     let reply = server.ask(&wrong);
-    assert_eq!((reply.status, &reply.json()["error"], &reply.json()["hash"]), (422, &json!("blob-hash-mismatch"), &json!(sha256(b"hello"))));
+    assert_eq!(
+        (reply.status, &reply.json()["error"], &reply.json()["hash"]),
+        (422, &json!("blob-hash-mismatch"), &json!(sha256(b"hello")))
+    );
     let large = server.ask(&put(b"hello hello", ""));
     assert_eq!((large.status, large.json()), (413, json!({"error": "payload-too-large", "limit": 10, "got": 11})));
     assert!(!server.body_was_read.get());
@@ -117,7 +120,8 @@ fn uploads_that_are_not_right_are_refused_by_kind() {
     kinds.dedup();
     let expected = ["blob-hash-mismatch", "invalid-request", "blob-invalid-request", "blob-upload-failed-server"];
     assert_eq!(kinds, expected);
-    let none = Server::with(json!({"blobs": null, "schema": {"tables": {}}, "mutators": null, "seed": null}));
+    let schema = json!({"tables": {"t": {"columns": {"id": {"type": "text"}}, "primaryKey": ["id"]}}});
+    let none = Server::with(json!({"blobs": null, "schema": schema, "mutators": null, "seed": null, "namedQueries": null}));
     assert_eq!(none.ask(&put(b"hello", "")).json(), json!({"error": "not-found"}));
 }
 
@@ -248,7 +252,15 @@ fn requests_for_signed_urls_are_checked() {
     let server = Server::with(json!({"blobs": {"maxBytes": 10}}));
     let hash = "a".repeat(64);
     let ask = |what: &str, body: &Json| server.ask(&Ask::post(&format!("{}/{what}", path(&hash)), body).token("tok-alice"));
-    for body in [json!({}), json!({"size": -1}), json!({"size": "1"}), json!({"size": 1, "expiresInSec": 0}), json!({"size": 1, "expiresInSec": 86_401}), json!({"size": 1, "contentType": 7}), json!([])] {
+    for body in [
+        json!({}),
+        json!({"size": -1}),
+        json!({"size": "1"}),
+        json!({"size": 1, "expiresInSec": 0}),
+        json!({"size": 1, "expiresInSec": 86_401}),
+        json!({"size": 1, "contentType": 7}),
+        json!([]),
+    ] {
         let reply = ask("upload-url", &body);
         assert_eq!((reply.status, &reply.json()["error"]), (400, &json!("blob-invalid-request")), "{body}");
     }
@@ -348,7 +360,9 @@ fn references_are_rebuilt_from_the_rows() {
     let result = |added: u64, removed: u64, dry_run: bool| json!({"ok": true, "scannedRows": 7, "added": added, "removed": removed, "missingBlobs": [missing], "dryRun": dry_run});
     assert_eq!(reconcile(&json!({})), result(0, 0, false));
     server.host.sql("DELETE FROM t__plasma_blob_refs WHERE tbl = 'docs' AND pk <> '[\"m\"]'");
-    server.host.sql(&format!("INSERT INTO t__plasma_blob_refs VALUES ('{hash}', 'docs', '[\"n\"]', 'cover', 1), ('{hash}', 'gone', '[1]', 'x', 1)"));
+    server.host.sql(&format!(
+        "INSERT INTO t__plasma_blob_refs VALUES ('{hash}', 'docs', '[\"n\"]', 'cover', 1), ('{hash}', 'gone', '[1]', 'x', 1)"
+    ));
     assert_eq!(server.ask(&read(&hash, "tok-alice")).status, 403);
     assert_eq!(reconcile(&json!({"dryRun": true, "batchSize": 2})), result(5, 2, true));
     assert_eq!(server.ask(&read(&hash, "tok-alice")).status, 403);

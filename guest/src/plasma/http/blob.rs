@@ -38,9 +38,7 @@ pub fn content_type(given: Option<&str>) -> Result<&str, Refusal> {
     match given.filter(|given| !given.is_empty()) {
         None => Ok(DEFAULT_CONTENT_TYPE),
         Some(given) if given.len() <= CONTENT_TYPE_BYTES_MAX && !given.chars().any(char::is_control) => Ok(given),
-        Some(_) => {
-            Err(Refusal::BlobInvalidRequest(format!("the content type must be text of at most {CONTENT_TYPE_BYTES_MAX} bytes")))
-        }
+        Some(_) => Err(Refusal::BlobInvalidRequest(format!("the content type must be text of at most {CONTENT_TYPE_BYTES_MAX} bytes"))),
     }
 }
 

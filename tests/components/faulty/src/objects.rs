@@ -37,7 +37,8 @@ pub fn handle(head: &RequestHead, body: &http::BodyIn) -> Option<http::Response>
         http::BodyIn::Empty | http::BodyIn::Bytes(_) => {
             let range = number(head, "from").map(|start| ByteRange { start, length: number(head, "bytes").unwrap_or(u64::MAX) });
             // The host knows better how long it is.
-            let headers = [("content-type", "a/b"), ("content-length", "1")].map(|(name, value)| Header { name: name.into(), value: value.into() });
+            let headers =
+                [("content-type", "a/b"), ("content-length", "1")].map(|(name, value)| Header { name: name.into(), value: value.into() });
             return Some(http::Response { status: 200, headers: headers.into(), body: http::BodyOut::Object((key, range)) });
         }
     };

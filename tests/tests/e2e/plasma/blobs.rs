@@ -97,7 +97,8 @@ async fn the_newest_references_decide_and_older_ones_are_told_of() {
     let (alice, bob) = (alice(server.address), bob(server.address));
     let hash = put(alice, b"viral").await;
     alice.push("g1", &[save(1, "d1", &hash)]).await;
-    let rows: Vec<_> = (2..=5).map(|id| mutation("c2", id - 1, "saveDoc", json!({"id": format!("d{id}"), "cover": {"hash": hash}}))).collect();
+    let rows: Vec<_> =
+        (2..=5).map(|id| mutation("c2", id - 1, "saveDoc", json!({"id": format!("d{id}"), "cover": {"hash": hash}}))).collect();
     bob.push("g2", &rows).await;
     let capped = get(alice, &hash, &[]).await;
     assert_eq!((capped.status, capped.json()), (403, json!({"error": "blob-read-auth-cap-hit", "hash": hash, "cap": 4})));
@@ -143,7 +144,8 @@ async fn what_nobody_refers_to_is_collected_and_lost_references_come_back() {
     user.push("g1", &[save(2, "d1", &used), save(3, "d2", &used)]).await;
     let collect = async |body: Value| admin(server.address).post("/admin/gc", &body).await.json();
     assert_eq!(collect(json!({})).await["deleted"], 0, "it is too young");
-    let result = |dry_run: bool| json!({"ok": true, "scanned": 2, "deleted": 1, "bytesFreed": 6, "kept": 1, "dryRun": dry_run, "hashes": [orphan]});
+    let result =
+        |dry_run: bool| json!({"ok": true, "scanned": 2, "deleted": 1, "bytesFreed": 6, "kept": 1, "dryRun": dry_run, "hashes": [orphan]});
     assert_eq!(collect(json!({"graceMs": 0, "dryRun": true})).await, result(true));
     assert_eq!(collect(json!({"graceMs": 0})).await, result(false));
     let gone = get(user, &orphan, &[]).await;
@@ -153,9 +155,7 @@ async fn what_nobody_refers_to_is_collected_and_lost_references_come_back() {
     write(&server, &format!("UPDATE _plasma_blob_refs SET hash = '{orphan}' WHERE pk = '[\"d2\"]'"));
     assert_eq!(get(user, &used, &[]).await.status, 403);
     let reconcile = async |body: Value| admin(server.address).post("/admin/reconcile", &body).await.json();
-    let result = |added: u64, removed: u64, missing: Value, dry_run: bool| {
-        json!({"ok": true, "scannedRows": 2, "added": added, "removed": removed, "missingBlobs": missing, "dryRun": dry_run})
-    };
+    let result = |added: u64, removed: u64, missing: Value, dry_run: bool| json!({"ok": true, "scannedRows": 2, "added": added, "removed": removed, "missingBlobs": missing, "dryRun": dry_run});
     assert_eq!(reconcile(json!({"dryRun": true})).await, result(2, 1, json!([orphan]), true));
     assert_eq!(reconcile(json!({"batchSize": 1})).await, result(2, 1, json!([]), false));
     assert_eq!(reconcile(json!({"tables": ["docs"]})).await, result(0, 0, json!([]), false));
@@ -186,7 +186,9 @@ fn peak_bytes(process: &Process) -> u64 {
 async fn begin_upload(address: SocketAddr, hash: &str, blocks: u64) -> TcpStream {
     let mut stream = TcpStream::connect(address).await.expect("the server listens");
     let length = blocks * BLOCK.len() as u64;
-    let head = format!("PUT /sync/blob/{hash} HTTP/1.1\r\nhost: test\r\nconnection: close\r\nauthorization: tok-alice\r\ncontent-length: {length}\r\n\r\n");
+    let head = format!(
+        "PUT /sync/blob/{hash} HTTP/1.1\r\nhost: test\r\nconnection: close\r\nauthorization: tok-alice\r\ncontent-length: {length}\r\n\r\n"
+    );
     stream.write_all(head.as_bytes()).await.expect("it can be sent");
     stream
 }

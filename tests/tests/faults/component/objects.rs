@@ -128,7 +128,9 @@ async fn a_client_that_asks_first_sends_only_what_is_wanted() {
     let (server, _folder) = server_on_files(Limits::default()).await;
     let ask = async |query: &str| {
         let mut stream = TcpStream::connect(server.address).await.expect("the server listens");
-        let head = format!("PUT /faulty/object/k{query} HTTP/1.1\r\nhost: test\r\nconnection: close\r\nexpect: 100-continue\r\ncontent-length: 5\r\n\r\n");
+        let head = format!(
+            "PUT /faulty/object/k{query} HTTP/1.1\r\nhost: test\r\nconnection: close\r\nexpect: 100-continue\r\ncontent-length: 5\r\n\r\n"
+        );
         stream.write_all(head.as_bytes()).await.expect("it can be sent");
         let mut first = [0; 12];
         let read = tokio::time::timeout(DEADLINE, stream.read_exact(&mut first)).await;
