@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::body::{Body as _, Incoming};
-use hyper::header::{CONNECTION, HeaderName, HeaderValue, RETRY_AFTER};
+use hyper::header::{CONNECTION, CONTENT_LENGTH, HeaderName, HeaderValue, RETRY_AFTER};
 use hyper::{Request, Response, StatusCode};
 
 use super::address::Client;
@@ -135,6 +135,7 @@ async fn of_mount(request: Request<Incoming>, visitor: &mut Visitor, mount: &Arc
 
 /// An answer of a mount as one of HTTP.
 pub(crate) fn from_mount(answered: Answered, visitor: &Visitor) -> Answer {
+    let unsent_bytes = if let AnswerBody::Unsent(length) = answered.body { Some(length) } else { None };
     let body = match answered.body {
         AnswerBody::Whole(bytes) => Body::from(bytes),
         // Behind a proxy the connections of an address are the streams of its clients.
@@ -145,7 +146,12 @@ pub(crate) fn from_mount(answered: Answered, visitor: &Visitor) -> Answer {
         },
     };
     let code = StatusCode::from_u16(answered.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    with_headers(code, &answered.headers, body)
+    let mut answer = with_headers(code, &answered.headers, body);
+    if let Some(length) = unsent_bytes {
+        // hyper leaves out that it is 0.
+        answer.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
+    }
+    answer
 }
 
 fn with_headers(code: StatusCode, headers: &[Header], body: Body) -> Answer {
