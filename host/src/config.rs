@@ -14,8 +14,7 @@ use crate::server::address::Network;
 use crate::server::limits::Limits;
 use crate::server::tls::TlsFiles;
 use crate::storage::Storage;
-use crate::storage::files::FileObjects;
-use crate::storage::memory::{MemoryKeyValue, MemoryObjects};
+use crate::storage::memory::MemoryKeyValue;
 use crate::storage::sqlite::SqliteKeyValue;
 
 mod check;
@@ -27,7 +26,7 @@ mod tls;
 
 pub use folder::DataFolder;
 pub use log::log_filter;
-pub use places::{ExecutorPlace, Place, Places};
+pub use places::{ExecutorPlace, ObjectsPlace, Place, Places};
 
 /// The configuration that serves when none is given: every protocol at its default path.
 const DEMONSTRATION: &str = include_str!("demonstration.toml");
@@ -312,10 +311,7 @@ impl Config {
     pub async fn open_backends(&self) -> Result<Backends, ConfigError> {
         let Places { executor, objects, keyvalue } = self.places()?;
         let executor = executor.open().await?;
-        let objects: Arc<dyn crate::storage::Objects> = match objects.folder {
-            Some(folder) => Arc::new(FileObjects::open(folder).await.map_err(|error| backend("storage.objects", &objects.url, &error))?),
-            None => Arc::new(MemoryObjects::default()),
-        };
+        let objects = objects.open().await?;
         let keyvalue: Arc<dyn crate::storage::KeyValue> = match keyvalue.folder {
             Some(folder) => {
                 Arc::new(SqliteKeyValue::open(folder).await.map_err(|error| backend("storage.keyvalue", &keyvalue.url, &error))?)
@@ -331,9 +327,9 @@ impl Config {
         let url = self.executor.clone().unwrap_or_else(|| format!("sqlite:{data}"));
         let executor = ExecutorPlace::parse(url)?;
         let objects = self.storage.objects.clone().unwrap_or_else(|| format!("file:{}", self.data.join("objects").display()));
-        let objects = Place::parse("storage.objects", objects, "file", true)?;
+        let objects = ObjectsPlace::parse(objects)?;
         let keyvalue = self.storage.keyvalue.clone().unwrap_or_else(|| format!("sqlite:{data}"));
-        let keyvalue = Place::parse("storage.keyvalue", keyvalue, "sqlite", true)?;
+        let keyvalue = Place::parse("storage.keyvalue", keyvalue, "sqlite")?;
         Ok(Places { executor, objects, keyvalue })
     }
 

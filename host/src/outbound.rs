@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Body;
 use hyper::header::{HeaderMap, HeaderValue, USER_AGENT};
 use hyper::{Request, StatusCode};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
@@ -37,10 +38,13 @@ pub(crate) struct Reply {
     pub(crate) body: Bytes,
 }
 
+/// What carries requests with bodies of a kind.
+pub(crate) type WebClient<B> = Client<HttpsConnector<HttpConnector>, B>;
+
 /// A client for http and https, the latter with the roots of the system.
 #[derive(Default)]
 pub(crate) struct HttpClient {
-    client: OnceCell<Client<HttpsConnector<HttpConnector>, Full<Bytes>>>,
+    client: OnceCell<WebClient<Full<Bytes>>>,
 }
 
 impl HttpClient {
@@ -79,7 +83,12 @@ fn failed(error: hyper_util::client::legacy::Error) -> OutboundError {
     OutboundError::Failed(text)
 }
 
-async fn connect() -> Result<Client<HttpsConnector<HttpConnector>, Full<Bytes>>, OutboundError> {
+/// A client for http and https, the latter with the roots of the system.
+pub(crate) async fn connect<B>() -> Result<WebClient<B>, OutboundError>
+where
+    B: Body + Send,
+    B::Data: Send,
+{
     let broken = |error: &dyn std::fmt::Display| OutboundError::Failed(error.to_string());
     let certificates = tokio::task::spawn_blocking(rustls_native_certs::load_native_certs).await.map_err(|error| broken(&error))?;
     if certificates.certs.is_empty() {

@@ -10,6 +10,7 @@ pub mod postgres;
 pub mod process;
 pub mod proxy;
 pub mod receiver;
+pub mod s3;
 pub mod secsync;
 pub mod server;
 pub mod socket;

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::{Config, ConfigError, ExecutorPlace, log_filter};
+use super::{Config, ConfigError, ExecutorPlace, ObjectsPlace, log_filter};
 use crate::executor::sqlite::Synchronous;
 
 impl Config {
@@ -31,8 +31,10 @@ impl Config {
         self.open_pubsub()?;
         log_filter(&self.log.level)
             .map_err(|message| ConfigError::Value { key: "log.level".into(), message: format!("{:?}: {message}", self.log.level) })?;
-        for (key, folder) in [("storage.objects", &places.objects.folder), ("storage.keyvalue", &places.keyvalue.folder)] {
-            if folder.is_none() {
+        let in_memory =
+            [("storage.objects", matches!(places.objects, ObjectsPlace::Memory)), ("storage.keyvalue", places.keyvalue.folder.is_none())];
+        for (key, in_memory) in in_memory {
+            if in_memory {
                 warnings.push(format!("{key}: what is in memory is lost at the end, and no backup has it"));
             }
         }

@@ -7,6 +7,10 @@ use super::{ConfigError, backend, split};
 use crate::executor::Executor;
 use crate::executor::postgres::{PostgresAddress, PostgresExecutor, PostgresSettings};
 use crate::executor::sqlite::{SqliteExecutor, SqliteSettings, Synchronous};
+use crate::storage::Objects;
+use crate::storage::files::FileObjects;
+use crate::storage::memory::MemoryObjects;
+use crate::storage::s3::{S3Address, S3Objects};
 
 /// Where a backend keeps what it is given.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,9 +27,60 @@ pub struct Places {
     /// Databases.
     pub executor: ExecutorPlace,
     /// Objects.
-    pub objects: Place<Option<PathBuf>>,
+    pub objects: ObjectsPlace,
     /// Key-value facts.
     pub keyvalue: Place<Option<PathBuf>>,
+}
+
+/// Where objects are.
+#[derive(Clone)]
+pub enum ObjectsPlace {
+    /// Files in a folder.
+    Files(Place<PathBuf>),
+    /// Nowhere: they end with the process.
+    Memory,
+    /// A bucket; several processes may share it.
+    S3 {
+        /// As configured.
+        url: String,
+        /// What it says.
+        address: S3Address,
+    },
+}
+
+impl ObjectsPlace {
+    const KEY: &str = "storage.objects";
+
+    /// The folder of those that are files.
+    pub fn folder(&self) -> Option<&Path> {
+        match self {
+            Self::Files(place) => Some(&place.folder),
+            Self::Memory | Self::S3 { .. } => None,
+        }
+    }
+
+    /// Opens the objects there.
+    pub(super) async fn open(self) -> Result<Arc<dyn Objects>, ConfigError> {
+        match self {
+            Self::Files(Place { url, folder }) => {
+                Ok(Arc::new(FileObjects::open(folder).await.map_err(|error| backend(Self::KEY, &url, &error))?))
+            }
+            Self::Memory => Ok(Arc::new(MemoryObjects::default())),
+            Self::S3 { url, address } => Ok(Arc::new(S3Objects::open(address).await.map_err(|error| backend(Self::KEY, &url, &error))?)),
+        }
+    }
+
+    pub(super) fn parse(url: String) -> Result<Self, ConfigError> {
+        match split(&url) {
+            ("memory", "") => Ok(Self::Memory),
+            ("file", folder) if is_folder(folder) => Ok(Self::Files(Place { folder: folder.into(), url })),
+            ("s3", _) => match S3Address::parse(&url) {
+                Ok(address) => Ok(Self::S3 { url, address }),
+                Err(error) => Err(backend(Self::KEY, &url, &error)),
+            },
+            _ => Err(backend(Self::KEY, &url, &"is not one of file:FOLDER, s3://BUCKET/PREFIX, memory:")),
+        }
+    }
 }
 
 /// Where databases are.
@@ -88,14 +143,11 @@ fn is_folder(folder: &str) -> bool {
 }
 
 impl Place<Option<PathBuf>> {
-    pub(super) fn parse(key: &'static str, url: String, scheme: &str, or_memory: bool) -> Result<Self, ConfigError> {
+    pub(super) fn parse(key: &'static str, url: String, scheme: &str) -> Result<Self, ConfigError> {
         let folder = match split(&url) {
-            ("memory", "") if or_memory => None,
+            ("memory", "") => None,
             (found, folder) if found == scheme && is_folder(folder) => Some(PathBuf::from(folder)),
-            _ => {
-                let memory = if or_memory { ", memory:" } else { "" };
-                return Err(backend(key, &url, &format!("is not one of {scheme}:FOLDER{memory}")));
-            }
+            _ => return Err(backend(key, &url, &format!("is not one of {scheme}:FOLDER, memory:"))),
         };
         Ok(Self { url, folder })
     }

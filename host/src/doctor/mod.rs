@@ -80,7 +80,7 @@ pub async fn examine(config: &Config, full: bool) -> Vec<Check> {
         if data.is_dir() {
             checks.extend(places.executor.folder().map(files::databases).unwrap_or_default());
             checks.extend(places.keyvalue.folder.as_deref().and_then(files::keyvalue));
-            checks.extend(places.objects.folder.as_deref().map(|folder| files::objects(folder, full)));
+            checks.extend(places.objects.folder().map(|folder| files::objects(folder, full)));
             checks.push(machine::clock(places.executor.folder().unwrap_or(&data)));
         }
         checks.push(machine::free_space(&data));

@@ -13,6 +13,7 @@ use crate::backup::Pinned;
 pub mod files;
 mod freezer;
 pub mod memory;
+pub mod s3;
 pub mod sqlite;
 
 /// Objects listed at once where all are looked at.

@@ -20,6 +20,7 @@ mod postgres;
 mod protocol;
 mod raw;
 mod reload;
+mod s3;
 mod server;
 mod support;
 mod tls;
