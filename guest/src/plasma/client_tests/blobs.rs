@@ -354,7 +354,7 @@ fn references_are_rebuilt_from_the_rows() {
     for id in 0..5 {
         save(&server, &[(&format!("d{id}"), "alice", &hash)]);
     }
-    save(&server, &[("m", "alice", &missing), ("n", "alice", &hash)]);
+    save(&server, &[("m", "alice", &missing), ("n", "bob", &hash)]);
     server.post("/admin/db", ADMIN, &json!({"as": null, "ops": [{"update": {"table": "docs", "pk": ["n"], "set": {"cover": null}}}]}));
     let reconcile = |body: &Json| server.post("/admin/reconcile", ADMIN, body).json();
     let result = |added: u64, removed: u64, dry_run: bool| json!({"ok": true, "scannedRows": 7, "added": added, "removed": removed, "missingBlobs": [missing], "dryRun": dry_run});
