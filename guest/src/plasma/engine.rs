@@ -8,6 +8,7 @@ use serde_json::{Map, Value as Json};
 
 use super::envelope::EnvelopeLimits;
 use super::failure::Failure;
+use super::live::LiveQueries;
 use super::mutators::Mutators;
 use super::pull::PullStatements;
 use super::schema::Schema;
@@ -132,6 +133,7 @@ pub struct Engine {
     pub(super) options: EngineOptions,
     pub(super) cache: StatementCache,
     pub(super) pulls: PullStatements,
+    pub(super) live: LiveQueries,
     sql: OnceCell<Sql>,
     app: OnceCell<Description>,
 }
@@ -140,7 +142,8 @@ impl Engine {
     /// From checked settings.
     pub fn new(schema: Rc<Schema>, mutators: Mutators, options: EngineOptions) -> Self {
         let pulls = PullStatements::new(&schema);
-        Self { schema, mutators, options, cache: StatementCache::default(), pulls, sql: OnceCell::new(), app: OnceCell::new() }
+        let (cache, live) = Default::default();
+        Self { schema, mutators, options, cache, pulls, live, sql: OnceCell::new(), app: OnceCell::new() }
     }
 
     /// The schema of the settings.

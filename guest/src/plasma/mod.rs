@@ -18,9 +18,11 @@ pub mod hooks;
 pub mod http;
 pub mod jobs;
 pub mod language;
+pub mod live;
 pub mod metrics;
 pub mod migration;
 pub mod mutators;
+mod past;
 pub mod plan;
 pub mod pull;
 pub mod push;
@@ -185,6 +187,10 @@ impl Mount for PlasmaMount {
 
     fn handle(&self, imports: Imports<'_>, request: Request) -> Response {
         http::handle(&self.call(imports, request.connection), &request)
+    }
+
+    fn resume(&self, imports: Imports<'_>, connection: ConnectionId, state: Vec<u8>) -> Response {
+        http::resume(&self.call(imports, connection), &state)
     }
 
     fn upgrade(&self, imports: Imports<'_>, connection: ConnectionId, head: RequestHead) -> UpgradeResult {

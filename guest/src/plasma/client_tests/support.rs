@@ -339,18 +339,27 @@ impl Server {
         let cursor = subscription.cursor.filter(|_| subscription.mode == Mode::DeliverByCursor);
         let groups = vec![Group { name: subscription.group.clone(), cursor }];
         let deliveries = self.mount.deliver(self.imports(), publication.clone(), groups);
-        let GroupOutcome::Send(indexes) = &deliveries.outcomes[0] else { return };
+        let set_cursor = |after| {
+            let mut subscriptions = self.host.pubsub.subscriptions.borrow_mut();
+            subscriptions.get_mut(&(id, publication.topic.clone())).unwrap().cursor = Some(after);
+        };
+        let indexes = match &deliveries.outcomes[0] {
+            GroupOutcome::Send(indexes) => indexes,
+            GroupOutcome::Advance(after) => return set_cursor(*after),
+            _ => return,
+        };
         for index in indexes {
             let template = &deliveries.frames[*index as usize];
             let whole: Vec<u8> =
                 template.parts.iter().flat_map(|part| if let Part::Bytes(bytes) = part { bytes.clone() } else { Vec::new() }).collect();
             if let Some(after) = template.cursor_after {
-                let mut subscriptions = self.host.pubsub.subscriptions.borrow_mut();
-                subscriptions.get_mut(&(id, publication.topic.clone())).unwrap().cursor = Some(after);
+                set_cursor(after);
             }
             let mut lines = self.lines.borrow_mut();
             let line = lines.get_mut(&id).unwrap();
-            line.frames.push(String::from_utf8(whole).unwrap());
+            if !template.parts.is_empty() {
+                line.frames.push(String::from_utf8(whole).unwrap());
+            }
             if let Some(within) = template.alarm_after_ms {
                 line.alarm_ms = Some(line.alarm_ms.map_or(within, |alarm| alarm.min(within)));
             }

@@ -13,7 +13,7 @@ use crate::plasma::hooks::WriteHooks;
 use crate::plasma::jobs;
 use crate::plasma::metrics;
 use crate::plasma::migration::MigrationRefused;
-use crate::plasma::realtime::topics;
+use crate::plasma::realtime::{live, topics};
 use crate::plasma::schema::{Schema, has_zero_character};
 use crate::plasma::server_db::{Operation, Policy, WriteRefused};
 use crate::registry::{BodyOut, Request, Response};
@@ -150,7 +150,9 @@ fn migrate(call: &Call<'_>, body: &Body) -> Answer {
     })?;
     let result = serde_json::to_value(&done).map_err(|error| Refusal::Internal(error.to_string()))?;
     if !dry_run {
-        topics::publish_pokes(call, call.engine.version(call.imports)?);
+        let version = call.engine.version(call.imports)?;
+        topics::publish_pokes(call, version);
+        live::publish(call, version, None);
         call.migrated(&done);
     }
     json(&result)

@@ -12,6 +12,7 @@ mod push;
 mod query;
 mod refusal;
 mod route;
+mod waiting;
 
 use crate::gzip;
 use crate::http::{accepts_gzip, header, json_response};
@@ -24,6 +25,7 @@ use super::realtime;
 
 pub use admit::{Admitted, admit_caller};
 pub use body::{caller_of, parse_id};
+pub use query::{asked_parameters, asked_query};
 pub use refusal::Refusal;
 pub use route::{Route, route};
 
@@ -62,13 +64,25 @@ pub fn handle(call: &Call<'_>, request: &Request) -> Response {
         Route::Pull => pull::pull(call, request, &admitted, &watch),
         Route::Poke => realtime::open_stream(call, head, &admitted),
         Route::Query => query::query(call, request, &admitted),
+        Route::Snapshot => query::snapshot(call, request, &admitted),
+        Route::Live => realtime::open_live(call, head, &admitted),
         Route::Health => health(call),
         Route::Admin(name) => admin::admin(call, name, request),
-        Route::Socket | Route::Snapshot | Route::Live | Route::Blob { .. } => Err(Refusal::NotFound),
+        Route::Socket | Route::Blob { .. } => Err(Refusal::NotFound),
     };
     match answer {
         Ok(response) => dress(call, head, response),
         Err(refusal) => refused(call, head, route.metric(), &watch, &refusal),
+    }
+}
+
+/// Goes on with a request that waited.
+pub fn resume(call: &Call<'_>, state: &[u8]) -> Response {
+    let watch = Stopwatch::start();
+    let (head, answer) = waiting::resume(call, state, &watch);
+    match answer {
+        Ok(response) => dress(call, &head, response),
+        Err(refusal) => refused(call, &head, Route::Pull.metric(), &watch, &refusal),
     }
 }
 

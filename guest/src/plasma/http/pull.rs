@@ -4,15 +4,15 @@ use serde_json::{Value as Json, json};
 
 use super::body::{Body, caller_of, parse_id};
 use super::refusal::Refusal;
-use super::{Admitted, Answer};
+use super::{Admitted, Answer, waiting};
 use crate::http::json_response;
 use crate::plasma::Call;
 use crate::plasma::cookie::Cookie;
-use crate::plasma::engine::Dialect;
+use crate::plasma::engine::{Caller, Dialect};
 use crate::plasma::metrics::{Stopwatch, Work};
 use crate::plasma::pull::{PullRefused, PullReply, PullRequest};
 use crate::plasma::realtime::topics;
-use crate::registry::Request;
+use crate::registry::{Request, Response};
 
 /// Answers a pull.
 pub fn pull(call: &Call<'_>, request: &Request, admitted: &Admitted, watch: &Stopwatch) -> Answer {
@@ -26,13 +26,21 @@ pub fn pull(call: &Call<'_>, request: &Request, admitted: &Admitted, watch: &Sto
     let caller = caller_of(admitted);
     let rows_max = admitted.limit.unwrap_or(call.settings.page_rows_max);
     let pull = PullRequest { dialect, client_group_id, cookie, rows_max };
+    if admitted.wait_ms > 0 {
+        return waiting::pull(call, &request.head, admitted, &pull, watch);
+    }
     let reply = call.engine.pull(call.imports, &caller, &pull).map_err(|refused| refusal(refused, dialect))?;
-    if reply.has_more && dialect == Dialect::Replicache {
+    Ok(answer(call, &caller, &pull, &reply, watch))
+}
+
+/// The answer to a pull.
+pub(super) fn answer(call: &Call<'_>, caller: &Caller, pull: &PullRequest, reply: &PullReply, watch: &Stopwatch) -> Response {
+    if reply.has_more && pull.dialect == Dialect::Replicache {
         topics::more_to_pull(call, &caller.user_id, &pull.client_group_id, &reply.cookie);
     }
-    let text = encode(&reply, dialect);
-    call.measured("pull", watch, true, &Work::Pull(&reply, text.len()));
-    Ok(json_response(200, text))
+    let text = encode(reply, pull.dialect);
+    call.measured("pull", watch, true, &Work::Pull(reply, text.len()));
+    json_response(200, text)
 }
 
 /// Why a pull was refused, in the words of a dialect.

@@ -24,9 +24,9 @@ pub use builder::{Compiled, Frame, Scope, Sources, SqlBuilder};
 pub use compile::compile_exists;
 pub use evaluate::{Lookup, evaluate};
 pub use parse::{Allowed, Invalid, parse_predicate};
-pub use query::{Aggregate, AggregateFunction, Field, Join, OrderTerm, Query, Related};
+pub use query::{Aggregate, AggregateFunction, Field, Join, OrderKey, OrderTerm, Query, Related};
 pub use query_parse::parse_query;
-pub use query_sql::{CompiledQuery, compile_query};
+pub use query_sql::{CompiledQuery, compile_query, compile_query_after};
 
 use std::collections::BTreeSet;
 

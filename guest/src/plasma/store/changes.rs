@@ -187,10 +187,7 @@ pub struct Past {
 
 /// The rows of a table that changed after a version, as they were at it. None: more than `rows_max` entries.
 pub fn changed_since(sql: &Sql, view: &dyn Query, table: &str, version: u64, rows_max: usize) -> Result<Option<Vec<Past>>, Failure> {
-    let before = match sql.dialect() {
-        Dialect::Sqlite => "before",
-        Dialect::Postgres => "CAST(before AS text)",
-    };
+    let before = before_text(sql.dialect());
     let template = format!("SELECT pk, op, {before} FROM {{}}_plasma_changes WHERE tbl = ? AND version > ? ORDER BY version, seq");
     let statement = sql.statement(&template, [table.into(), number(version)]);
     let found = first_rows(view, statement, rows_max + 1)?;
@@ -200,12 +197,53 @@ pub fn changed_since(sql: &Sql, view: &dyn Query, table: &str, version: u64, row
     let mut seen = std::collections::HashSet::new();
     let mut past = Vec::new();
     for row in found {
-        let [key, op, before] = <[Value; 3]>::try_from(row).map_err(|_| Failure::Unexpected("three columns".into()))?;
-        let (key, op, row) = (text(key)?, text(op)?, optional_text(before)?);
+        let row = past_of(row)?;
         // The first entry after the version has the row of that version.
-        if seen.insert(key.clone()) {
-            past.push(Past { key, missing: op == "del" && row.is_none(), row });
+        if seen.insert(row.key.clone()) {
+            past.push(row);
         }
     }
     Ok(Some(past))
+}
+
+/// The same, however many they are. The database looks for the first entry of each row, since the log may be long.
+pub fn all_changed_since(sql: &Sql, view: &dyn Query, table: &str, version: u64) -> Result<Vec<Past>, Failure> {
+    let template = format!(
+        "SELECT pk, op, {} FROM (SELECT pk, op, before, row_number() OVER (PARTITION BY pk ORDER BY version, seq) AS place \
+         FROM {{}}_plasma_changes WHERE tbl = ? AND version > ?) AS entries WHERE place = 1",
+        before_text(sql.dialect())
+    );
+    rows(sql, view, &template, [table.into(), number(version)])?.into_iter().map(past_of).collect()
+}
+
+/// A before-image as text.
+fn before_text(dialect: Dialect) -> &'static str {
+    match dialect {
+        Dialect::Sqlite => "before",
+        Dialect::Postgres => "CAST(before AS text)",
+    }
+}
+
+/// Key, operation and before-image of the first entry of a row after a version.
+fn past_of(row: Vec<Value>) -> Result<Past, Failure> {
+    let [key, op, before] = <[Value; 3]>::try_from(row).map_err(|_| Failure::Unexpected("three columns".into()))?;
+    let (key, op, row) = (text(key)?, text(op)?, optional_text(before)?);
+    Ok(Past { key, missing: op == "del" && row.is_none(), row })
+}
+
+/// The newest version that was committed before a time, by halving: times grow with versions.
+pub fn version_before(sql: &Sql, view: &dyn Query, head: Head, time_ms: u64) -> Result<u64, Failure> {
+    let (mut low, mut high) = (0, head.version);
+    while low < high {
+        let middle = high - (high - low) / 2;
+        // The first entry from the middle on tells of all versions between them, which wrote nothing.
+        let template = "SELECT version, at FROM {}_plasma_changes WHERE version >= ? ORDER BY version, seq LIMIT 1";
+        let found = rows(sql, view, template, [number(middle)])?;
+        let before = match found.first() {
+            Some(row) => unsigned(&row[1])? < time_ms,
+            None => false,
+        };
+        if before { low = middle } else { high = middle - 1 }
+    }
+    Ok(low)
 }
