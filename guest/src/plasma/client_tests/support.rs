@@ -163,6 +163,30 @@ impl Server {
         self.reply(response.status, response.headers, body)
     }
 
+    /// Sends a request that may wait.
+    pub fn ask_waiting(&self, ask: &Ask) -> Result<Reply, Waiting> {
+        let id = self.new_id();
+        let (response, _) = self.respond(id, ask);
+        self.waited(id, response)
+    }
+
+    /// Something was published for a request that waits, or its time is up.
+    pub fn resume(&self, waiting: Waiting) -> Result<Reply, Waiting> {
+        let response = self.mount.resume(self.imports(), waiting.id, waiting.state);
+        self.waited(waiting.id, response)
+    }
+
+    fn waited(&self, id: ConnectionId, response: crate::registry::Response) -> Result<Reply, Waiting> {
+        match response.body {
+            BodyOut::Parked(parked) => Err(Waiting { id, state: parked.state, timeout_ms: parked.timeout_ms }),
+            BodyOut::Bytes(body) => {
+                self.host.pubsub.subscriptions.borrow_mut().retain(|(connection, _), _| *connection != id);
+                Ok(self.reply(response.status, response.headers, body))
+            }
+            _ => panic!("a body of another kind"),
+        }
+    }
+
     fn reply(&self, status: u16, headers: Vec<Header>, mut body: Vec<u8>) -> Reply {
         let mut by_name = BTreeMap::new();
         for Header { name, value } in headers {
@@ -313,6 +337,10 @@ impl Server {
     fn fan_out(&self, publication: &Publication) {
         let subscriptions = self.host.pubsub.subscriptions.borrow().clone();
         for ((id, _), subscription) in subscriptions.into_iter().filter(|((_, topic), _)| *topic == publication.topic) {
+            if !self.lines.borrow().contains_key(&id) {
+                // A request that waits; the test resumes it.
+                continue;
+            }
             let covered = |line: &Line| {
                 publication.order.as_ref().is_some_and(|order| line.seen.get(&order.key).is_some_and(|seen| order.sequence <= *seen))
             };
@@ -386,6 +414,13 @@ fn text(frame: Frame) -> String {
         Frame::Text(text) => text,
         Frame::Binary(_) => panic!("a binary frame"),
     }
+}
+
+/// A request that waits.
+pub struct Waiting {
+    pub id: ConnectionId,
+    state: Vec<u8>,
+    pub timeout_ms: u64,
 }
 
 /// The other end of a connection.

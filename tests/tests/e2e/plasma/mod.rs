@@ -5,6 +5,7 @@ mod administration;
 mod bad_input;
 mod growing;
 mod lagging;
+mod live;
 mod pokes;
 mod pull;
 mod push;
