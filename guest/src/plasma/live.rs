@@ -19,8 +19,8 @@ use super::past::{self, PastTables, keys_json};
 use super::pull::{compile_rows_where, list_of};
 use super::query::{QueryRefused, too_much};
 use super::schema::{Schema, Table, pk_json};
-use super::store::changes::{self, Head, Past};
 use super::store;
+use super::store::changes::{self, Head, Past};
 use super::write::{Row, row_of};
 use crate::imports::{Imports, Snapshot, Statement, Value};
 use crate::sql::Sql;
@@ -299,7 +299,12 @@ impl<'a> LiveView<'a> {
     }
 
     /// Runs a query over the tables as they were, and compares.
-    fn compared(&self, live: &LiveQuery, bindings: &Bindings<'_>, changed: &[(&'a Table, Rc<Vec<Past>>)]) -> Result<LiveChange, QueryRefused> {
+    fn compared(
+        &self,
+        live: &LiveQuery,
+        bindings: &Bindings<'_>,
+        changed: &[(&'a Table, Rc<Vec<Past>>)],
+    ) -> Result<LiveChange, QueryRefused> {
         let now = self.rows(live, bindings)?;
         let mut tables = PastTables::new(self.engine, self.sql);
         for (table, rows) in changed {

@@ -48,9 +48,8 @@ pub fn column_names(table: &Table) -> String {
 
 /// Adds the relation [`images_of`] a table; its rows are the given value.
 pub fn push_images(builder: &mut SqlBuilder<'_>, dialect: Dialect, table: &Table, given: usize) {
-    let image = |(position, column): (usize, &Column)| {
-        format!("{} AS {}", bulk_cell(column, "e.value", position, dialect), quoted(&column.name))
-    };
+    let image =
+        |(position, column): (usize, &Column)| format!("{} AS {}", bulk_cell(column, "e.value", position, dialect), quoted(&column.name));
     let images = table.columns.iter().enumerate().map(image).collect::<Vec<_>>().join(", ");
     builder.push(&format!("{} AS MATERIALIZED (SELECT {images} FROM ", quoted(&images_of(&table.name))));
     push_list(builder, dialect, given, "e");

@@ -178,7 +178,8 @@ impl MountCore {
         }
         let topics = self.topics.lock();
         let mut place = |connection| {
-            let subscriber = topics.subscriber(&publication.topic, connection).filter(|subscriber| subscriber.mode == Mode::DeliverByCursor)?;
+            let subscriber =
+                topics.subscriber(&publication.topic, connection).filter(|subscriber| subscriber.mode == Mode::DeliverByCursor)?;
             Some(groups.place(&subscriber.group, subscriber.cursor))
         };
         for target in targets.iter_mut().filter(|target| target.by_cursor.is_some()) {

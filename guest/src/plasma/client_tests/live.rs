@@ -128,7 +128,10 @@ fn results_without_keys_come_whole_again() {
     bob.send(&start("keyless", &json!({"from": "counters", "select": ["n"]})));
     live(&bob);
     server.push("tok-alice", "g", "c", 2, &[inc("k")]);
-    let rows = [json!({"type": "live.rows", "id": "sum", "version": 2, "rows": [{"total": 2}]}), json!({"type": "live.rows", "id": "keyless", "version": 2, "rows": [{"n": 2}]})];
+    let rows = [
+        json!({"type": "live.rows", "id": "sum", "version": 2, "rows": [{"total": 2}]}),
+        json!({"type": "live.rows", "id": "keyless", "version": 2, "rows": [{"n": 2}]}),
+    ];
     assert_eq!(live(&bob), rows);
     server.push("tok-alice", "g", "c", 3, &[("inc", json!({"id": "k", "by": 0}))]);
     assert!(live(&bob).is_empty(), "the same is not sent again");
@@ -198,7 +201,10 @@ fn what_is_wrong_with_a_subscription_is_said_and_ends_it() {
     live(&bob);
     server.push("tok-alice", "g", "c", 1, &[todo("a", "x"), todo("b", "x"), todo("c", "x")]);
     let ended = live(&bob);
-    assert_eq!(ended.iter().map(|frame| (frame["type"].as_str().unwrap(), frame["id"].as_str().unwrap())).collect::<Vec<_>>(), [("live.error", "q"), ("live.error", "p")]);
+    assert_eq!(
+        ended.iter().map(|frame| (frame["type"].as_str().unwrap(), frame["id"].as_str().unwrap())).collect::<Vec<_>>(),
+        [("live.error", "q"), ("live.error", "p")]
+    );
     server.push("tok-alice", "g", "c", 4, &[todo("d", "x")]);
     assert!(live(&bob).is_empty());
     for id in ["1", "2", "2", "3"] {
@@ -213,12 +219,21 @@ fn a_stream_tells_of_one_query() {
     let server = Server::new();
     server.push("tok-alice", "g", "c", 1, &[todo("a", "x")]);
     let url = |asked: &Json| format!("/sync/live?auth=tok-bob&q={}", base64url(asked.to_string()));
-    let query = json!({"from": "todos", "select": ["id", "title"], "where": {"op": "=", "left": {"col": "owner"}, "right": {"param": "who"}}});
+    let query =
+        json!({"from": "todos", "select": ["id", "title"], "where": {"op": "=", "left": {"col": "owner"}, "right": {"param": "who"}}});
     let peer = server.stream(&url(&json!({"query": query, "params": {"who": "alice"}})), &[]).ok().unwrap();
     assert_eq!(peer.events(), [("rows".to_owned(), None, json!({"version": 1, "rows": [{"id": "a", "title": "x"}]}))]);
     server.push("tok-alice", "g", "c", 2, &[("setTitle", json!({"id": "a", "title": "y"}))]);
-    assert_eq!(peer.events(), [("diff".to_owned(), None, json!({"version": 2, "put": [{"id": "a", "title": "y"}], "del": [], "order": [["a"]]}))]);
-    for wrong in [url(&json!({"query": {"from": "nothing"}})), url(&json!([])), "/sync/live?auth=tok-bob&q=%%%".into(), "/sync/live?auth=tok-bob".into()] {
+    assert_eq!(
+        peer.events(),
+        [("diff".to_owned(), None, json!({"version": 2, "put": [{"id": "a", "title": "y"}], "del": [], "order": [["a"]]}))]
+    );
+    for wrong in [
+        url(&json!({"query": {"from": "nothing"}})),
+        url(&json!([])),
+        "/sync/live?auth=tok-bob&q=%%%".into(),
+        "/sync/live?auth=tok-bob".into(),
+    ] {
         assert_eq!(server.stream(&wrong, &[]).err().unwrap().status, 400, "{wrong}");
     }
     assert_eq!(server.get("/live", "nobody").status, 401);
@@ -238,7 +253,14 @@ fn the_past_is_refused_where_nobody_knows_it() {
     assert_eq!(ids(3)["rows"], json!([{"id": "b"}]));
     assert_eq!(at(json!({"timestamp": 1_000_000_000_000_u64})).json()["version"], 3, "the newest one");
     assert_eq!(at(json!({"timestamp": 1})).json(), json!({"ok": true, "version": 0, "rows": []}));
-    for wrong in [json!({"version": 4}), json!({"version": -1}), json!({}), json!({"version": 1, "timestamp": 1}), json!({"version": "1"}), Json::Null] {
+    for wrong in [
+        json!({"version": 4}),
+        json!({"version": -1}),
+        json!({}),
+        json!({"version": 1, "timestamp": 1}),
+        json!({"version": "1"}),
+        Json::Null,
+    ] {
         assert_eq!(at(wrong.clone()).status, 400, "{wrong}");
     }
     assert_eq!(server.post("/admin/compact", "admin-secret", &json!({"upToVersion": 2})).status, 200);
@@ -265,7 +287,10 @@ fn queries() -> Vec<(Json, Option<Vec<&'static str>>)> {
         (json!({"from": "boards"}), Some(vec!["id"])),
         (json!({"from": "members"}), Some(vec!["team", "userId"])),
         (counted, None),
-        (json!({"from": "comments", "joins": [{"type": "inner", "table": "todos", "as": "t", "on": [["todoId", "t.id"]]}], "select": ["id", "t.title"]}), None),
+        (
+            json!({"from": "comments", "joins": [{"type": "inner", "table": "todos", "as": "t", "on": [["todoId", "t.id"]]}], "select": ["id", "t.title"]}),
+            None,
+        ),
         (json!({"from": "todos", "distinct": true, "select": ["owner"]}), None),
     ]
 }

@@ -69,7 +69,9 @@ fn as_of(asked: Option<&Json>) -> Result<AsOf, Refusal> {
     let whole = |value: &Json| integer(value).and_then(|number| u64::try_from(number).ok()).ok_or_else(wrong);
     match (asked.get("version"), asked.get("timestamp")) {
         (Some(version), None) => Ok(AsOf::Version(whole(version)?)),
-        (None, Some(at_ms)) => Ok(AsOf::Timestamp(at_ms.as_f64().filter(|at_ms| *at_ms >= 0.0).map(|at_ms| at_ms as u64).ok_or_else(wrong)?)),
+        (None, Some(at_ms)) => {
+            Ok(AsOf::Timestamp(at_ms.as_f64().filter(|at_ms| *at_ms >= 0.0).map(|at_ms| at_ms as u64).ok_or_else(wrong)?))
+        }
         _ => Err(wrong()),
     }
 }

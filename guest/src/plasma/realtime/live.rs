@@ -332,7 +332,9 @@ fn encoded(
     let version = view.version();
     Ok(match change {
         LiveChange::Same => Encoded::Same,
-        LiveChange::Rows(rows) => Encoded::Changed { kind: "rows", members: format!("\"version\":{version},\"rows\":{}", rows_json(&rows)).into() },
+        LiveChange::Rows(rows) => {
+            Encoded::Changed { kind: "rows", members: format!("\"version\":{version},\"rows\":{}", rows_json(&rows)).into() }
+        }
         LiveChange::Diff(diff) => Encoded::Changed { kind: "diff", members: format!("\"version\":{version},{}", diff.to_members()).into() },
     })
 }
@@ -449,7 +451,14 @@ impl Delivery<'_> {
     }
 
     /// What became of one result, found out once.
-    fn result(&mut self, view: &LiveView<'_>, ctx: &Map<String, Json>, one: &Subscribed, base: Option<u64>, which: &str) -> Option<Encoded> {
+    fn result(
+        &mut self,
+        view: &LiveView<'_>,
+        ctx: &Map<String, Json>,
+        one: &Subscribed,
+        base: Option<u64>,
+        which: &str,
+    ) -> Option<Encoded> {
         if one.slow {
             return None;
         }

@@ -115,7 +115,8 @@ async fn many_mirrors_are_what_their_queries_give_in_the_end() {
     let (_, late) = tokio::join!(join_all(writers), join_all(late.into_iter().map(begin)));
     let reader = bob(server.address);
     let rows = |answer: Value| answer["rows"].as_array().expect("rows").clone();
-    let (ranked, by_owner) = (rows(query(reader, "/query", &ranked(), json!({})).await), rows(query(reader, "/query", &by_owner, json!({})).await));
+    let (ranked, by_owner) =
+        (rows(query(reader, "/query", &ranked(), json!({})).await), rows(query(reader, "/query", &by_owner, json!({})).await));
     let all = early.into_iter().chain(late).map(|socket| {
         let wanted = vec![("ranked", Mirror::new(&["id"]), ranked.clone()), ("by-owner", Mirror::new(&["id"]), by_owner.clone())];
         follow(socket, wanted)
