@@ -195,7 +195,8 @@ impl MountCore {
     /// a call of its own may say or know something else, or while it does not keep up. Its alarm then has it look for itself.
     fn fill_by_cursor(self: &Arc<Self>, deliveries: &Encoded, target: &Target, by_cursor: &ByCursor, topic: &str) -> bool {
         let Target { group, connection, slot, .. } = target;
-        let slow = &self.closes().slow;
+        let closes = self.closes();
+        let slow = &closes.slow;
         let outcome = group.and_then(|group| deliveries.outcomes.get(group));
         let Some(GroupOutcome::Send(_) | GroupOutcome::Advance(_)) = outcome else {
             return connection.fill(slot, self.for_group(deliveries, *group, connection, topic), slow);
