@@ -65,7 +65,7 @@ impl Engine {
     pub fn compact(&self, imports: Imports<'_>, up_to: CompactUpTo, tombstones_only: bool) -> Result<Compaction, Failure> {
         let sql = self.sql(imports)?;
         let view = imports.executor.snapshot(DATABASE)?;
-        let head = changes::head(sql, view.as_ref(), &self.options.region)?;
+        let head = changes::head(sql, view.as_ref())?;
         let up_to = match up_to {
             CompactUpTo::Keep(versions) => head.version.saturating_sub(versions),
             CompactUpTo::Version(version) => version.min(head.version),
@@ -102,7 +102,7 @@ impl Engine {
                 Some(store::unsigned(counted.first().and_then(|row| row.first()).unwrap_or(&Value::Null))?)
             }
         };
-        let min_version = changes::head(sql, view.as_ref(), &self.options.region)?.min_version;
+        let min_version = changes::head(sql, view.as_ref())?.min_version;
         Ok(Compaction { removed, kept, min_version, next })
     }
 

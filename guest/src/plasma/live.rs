@@ -175,7 +175,7 @@ impl<'a> LiveView<'a> {
     pub fn open(engine: &'a Engine, imports: Imports<'a>, rows_max: u64) -> Result<Self, Failure> {
         let sql = engine.sql(imports)?;
         let view = imports.executor.snapshot(DATABASE)?;
-        let head = changes::head(sql, view.as_ref(), &engine.options.region)?;
+        let head = changes::head(sql, view.as_ref())?;
         let images_since = past::images_since(sql, view.as_ref())?;
         let (changed, touched) = Default::default();
         Ok(Self { engine, imports, sql, view, head, images_since, rows_max, changed, touched })

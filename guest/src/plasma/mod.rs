@@ -29,6 +29,7 @@ pub mod push;
 pub mod query;
 pub mod realtime;
 pub mod schema;
+pub mod sequencer;
 pub mod server_db;
 pub mod service;
 pub mod settings;

@@ -79,7 +79,7 @@ impl Engine {
         let bindings = Bindings { parameters, ..Bindings::of_context(context) };
         let mut statement = compiled.statement(&bindings)?;
         let view = imports.executor.snapshot(DATABASE).map_err(Failure::from)?;
-        let head = changes::head(sql, view.as_ref(), &self.options.region)?;
+        let head = changes::head(sql, view.as_ref())?;
         let version = match as_of {
             Some(as_of) => version_of(sql, view.as_ref(), head, as_of)?,
             None => head.version,
@@ -104,7 +104,7 @@ impl Engine {
     ) -> Result<PastTables<'a>, QueryRefused> {
         let since = past::images_since(sql, view)?;
         if since.is_none_or(|since| since > version) {
-            let head = changes::head(sql, view, &self.options.region)?;
+            let head = changes::head(sql, view)?;
             return Err(QueryRefused::Compacted(since.unwrap_or(head.version).max(head.min_version)));
         }
         let mut past = PastTables::new(self, sql);

@@ -8,6 +8,7 @@ mod live;
 mod operating;
 mod realtime;
 mod requests;
+mod sequencing;
 mod settings;
 mod support;
 mod waiting;

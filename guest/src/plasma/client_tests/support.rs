@@ -318,6 +318,17 @@ impl Server {
         Connection { id, attachment: self.lines.borrow()[&id].attachment.clone(), cursors, failure: None }
     }
 
+    /// Runs the jobs of such names that are due.
+    pub fn fire_jobs(&self, prefix: &str) {
+        let is_due = |(name, due_ms): &(&String, &u64)| name.starts_with(prefix) && **due_ms <= self.host.now_ms.get();
+        let due: Vec<String> = self.host.pubsub.jobs.borrow().iter().filter(is_due).map(|(name, _)| name.clone()).collect();
+        for name in due {
+            self.host.pubsub.jobs.borrow_mut().remove(&name);
+            assert_eq!(self.mount.fire(self.imports(), &name, Vec::new(), None), None);
+        }
+        self.settle();
+    }
+
     /// What was published or sent goes to whoever is subscribed; those whose alarm is due at once look.
     pub fn settle(&self) {
         for (id, frame) in self.host.pubsub.sent.take() {

@@ -35,7 +35,7 @@ pub enum Route {
 /// Surfaces of whoever runs the server that are read.
 pub const ADMIN_READS: [&str; 4] = ["errors", "metrics", "schema", "stats"];
 /// Those that do something.
-pub const ADMIN_WRITES: [&str; 5] = ["db", "compact", "migrate", "forget", "revoke"];
+pub const ADMIN_WRITES: [&str; 6] = ["db", "compact", "migrate", "reserve", "forget", "revoke"];
 
 /// The route of a path; none: there is no such thing.
 pub fn route(base_path: &str, raw_path: &str) -> Option<Route> {

@@ -91,10 +91,9 @@ impl Engine {
     /// What is new for a client. Reads one view; writes only where the group must be noted.
     pub fn pull(&self, imports: Imports<'_>, caller: &Caller, request: &PullRequest) -> Result<PullReply, PullRefused> {
         let sql = self.sql(imports)?;
-        let region = &self.options.region;
         for _ in 0..TRIES {
             let view = imports.executor.snapshot(DATABASE).map_err(Failure::from)?;
-            let (head, group) = clients::head_and_group(sql, view.as_ref(), region, &request.client_group_id)?;
+            let (head, group) = clients::head_and_group(sql, view.as_ref(), &request.client_group_id)?;
             match self.admit(imports, head, group.as_ref(), caller, request)? {
                 Admission::Ready { reset } => return Ok(self.read(sql, view.as_ref(), head, caller, request, reset)?),
                 Admission::Write => {
@@ -142,7 +141,7 @@ impl Engine {
         let group_id = &request.client_group_id;
         let transaction = self.begin(imports)?;
         let view: &dyn Transaction = transaction.as_ref();
-        let (head, group) = clients::head_and_group(sql, view, &self.options.region, group_id)?;
+        let (head, group) = clients::head_and_group(sql, view, group_id)?;
         if group.as_ref().is_some_and(|group| group.user_id != caller.user_id) {
             return Err(PullRefused::ClientGroupOwner);
         }
@@ -151,7 +150,7 @@ impl Engine {
         if known != Some(&caller.context_digest) {
             // A group that never pulled was never shown anything under another one.
             let first = known.is_none();
-            let reset_version = if first { 0 } else { head.version + 1 };
+            let reset_version = if first { 0 } else { head.last + 1 };
             statements.push(clients::set_context(sql, group_id, &caller.context_digest, reset_version));
             if !first {
                 statements.push(changes::set_version(sql, &self.options.region, reset_version));

@@ -75,7 +75,7 @@ impl Reader<'_> {
         let mut found = Found::default();
         let mut place = (from.v, u64::MAX);
         let page = loop {
-            let entries = changes::live_after(self.sql, self.view, place, chunk)?;
+            let entries = changes::live_after(self.sql, self.view, place, current, chunk)?;
             let exhausted = entries.len() < chunk;
             if let Some(last) = entries.last() {
                 place = (last.version, last.sequence);

@@ -12,33 +12,52 @@ use crate::sql::Sql;
 /// The current version and where the log begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Head {
-    /// The newest version.
+    /// The newest version below which nothing is open: the one that readers see.
     pub version: u64,
+    /// The newest version that was given out; the next one is the one after it.
+    pub last: u64,
     /// Below it the log is not whole.
     pub min_version: u64,
 }
 
+/// What the [`Head`] is read from. All regions share one order, and each notes the last version that it gave out.
+pub const HEAD: &str = "SELECT max(version) AS last, max(min_version) AS min_version, \
+                        (SELECT min(first_version) FROM {}_plasma_open_ranges) AS held_from FROM {}_plasma_region_versions";
+
 /// Asks for the [`Head`].
-pub fn head_statement(sql: &Sql, region: &str) -> Statement {
-    sql.statement("SELECT version, min_version FROM {}_plasma_region_versions WHERE region = ?", [region.into()])
+pub fn head_statement(sql: &Sql) -> Statement {
+    sql.statement(HEAD, [])
 }
 
 /// Reads the answer to [`head_statement`]; zeros before the first version.
 pub fn head_of(rows: &[Vec<Value>]) -> Result<Head, Failure> {
-    match rows.first() {
-        Some(row) => Ok(Head { version: unsigned(&row[0])?, min_version: unsigned(&row[1])? }),
-        None => Err(Failure::Unexpected("the region has no version".into())),
-    }
+    rows.first().map_or_else(|| Err(Failure::Unexpected("no region has a version".into())), |row| head_of_row(row))
+}
+
+/// Reads the columns of [`HEAD`].
+pub fn head_of_row(row: &[Value]) -> Result<Head, Failure> {
+    let (last, min_version) = (unsigned(&row[0])?, unsigned(&row[1])?);
+    let version = match &row[2] {
+        Value::Null => last,
+        held_from => last.min(unsigned(held_from)?.saturating_sub(1)),
+    };
+    Ok(Head { version, last, min_version })
 }
 
 /// The [`Head`].
-pub fn head(sql: &Sql, view: &dyn Query, region: &str) -> Result<Head, Failure> {
-    head_of(&view.query(head_statement(sql, region), None)?.rows)
+pub fn head(sql: &Sql, view: &dyn Query) -> Result<Head, Failure> {
+    head_of(&view.query(head_statement(sql), None)?.rows)
 }
 
-/// Makes a version the current one.
+/// Notes the last version that a region gave out.
 pub fn set_version(sql: &Sql, region: &str, version: u64) -> Statement {
     sql.statement("UPDATE {}_plasma_region_versions SET version = ? WHERE region = ?", [number(version), region.into()])
+}
+
+/// Lets a region give out versions, if it does not yet.
+pub fn add_region(sql: &Sql, region: &str) -> Statement {
+    let template = "INSERT INTO {}_plasma_region_versions (region, version, min_version) VALUES (?, 0, 0) ON CONFLICT (region) DO NOTHING";
+    sql.statement(template, [region.into()])
 }
 
 /// Raises the beginning of the log.
@@ -135,12 +154,12 @@ pub struct Entry {
     pub put: bool,
 }
 
-/// The live entries after a place, in order, at most so many.
-pub fn live_after(sql: &Sql, view: &dyn Query, after: (u64, u64), rows_max: usize) -> Result<Vec<Entry>, Failure> {
+/// The live entries after a place, up to a version, in order, at most so many.
+pub fn live_after(sql: &Sql, view: &dyn Query, after: (u64, u64), up_to: u64, rows_max: usize) -> Result<Vec<Entry>, Failure> {
     let template = "SELECT version, seq, tbl, pk, op FROM {}_plasma_changes WHERE newest = 1 AND (version, seq) > (?, ?) \
-                    ORDER BY version, seq LIMIT ?";
+                    AND version <= ? ORDER BY version, seq LIMIT ?";
     let limit = number(rows_max as u64);
-    let found = rows(sql, view, template, [number(after.0), number(after.1), limit])?;
+    let found = rows(sql, view, template, [number(after.0), number(after.1), number(up_to), limit])?;
     let entry = |row: Vec<Value>| {
         let [version, sequence, table, key, op] = <[Value; 5]>::try_from(row).map_err(|_| Failure::Unexpected("five columns".into()))?;
         let (version, sequence) = (unsigned(&version)?, unsigned(&sequence)?);
