@@ -24,12 +24,12 @@ fn write_and_close(server: &Server, range: &Json, id: &str) -> bool {
     let number = |key: &str| Value::Integer(range[key].as_i64().unwrap());
     let transaction = server.imports().executor.begin(DATABASE).unwrap();
     let run = |sql: &str, parameters: Vec<Value>| transaction.execute(Statement { sql: sql.into(), parameters }).unwrap().changed;
-    if run("DELETE FROM _plasma_open_ranges WHERE first_version = ? AND epoch = ?", vec![number("first"), number("epoch")]) == 0 {
+    if run("DELETE FROM t__plasma_open_ranges WHERE first_version = ? AND epoch = ?", vec![number("first"), number("epoch")]) == 0 {
         return false;
     }
-    run("INSERT INTO counters (id, n) VALUES (?, 1)", vec![id.into()]);
+    run("INSERT INTO t_counters (id, n) VALUES (?, 1)", vec![id.into()]);
     let key = json!([id]).to_string();
-    let entry = "INSERT INTO _plasma_changes (version, seq, tbl, pk, op, before, newest, region, at) VALUES (?, 0, 'counters', ?, 'put', NULL, 1, 'other', 0)";
+    let entry = "INSERT INTO t__plasma_changes (version, seq, tbl, pk, op, before, newest, region, at) VALUES (?, 0, 'counters', ?, 'put', NULL, 1, 'other', 0)";
     run(entry, vec![number("last"), key.as_str().into()]);
     transaction.commit().unwrap();
     true

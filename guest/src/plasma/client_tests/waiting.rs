@@ -16,8 +16,8 @@ fn a_pull_waits_until_there_is_something_for_its_client() {
     let Err(parked) = server.ask_waiting(&waiting(&json!(0), "5000")) else { panic!("nothing is new") };
     assert_eq!(parked.timeout_ms, 5000);
     assert!(server.host.pubsub.subscriptions.borrow().keys().any(|(id, topic)| *id == parked.id && topic == "plasma/v/sse"));
-    // What bob cannot see, and what others did, is nothing for bob.
-    server.push("tok-alice", "h", "c", 1, &[("createTodo", json!({"id": "t", "title": "x", "shared": false}))]);
+    // An acknowledgement for somebody else is nothing for bob.
+    server.push("tok-alice", "h", "c", 1, &[("writeThenFail", json!({"id": "t"}))]);
     let Err(parked) = server.resume(parked) else { panic!("nothing is there to be seen") };
     server.push("tok-alice", "h", "c", 2, &[inc("k")]);
     let reply = server.resume(parked).unwrap_or_else(|_| panic!("something is new"));
