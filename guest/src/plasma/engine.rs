@@ -10,7 +10,7 @@ use super::envelope::EnvelopeLimits;
 use super::failure::Failure;
 use super::live::LiveQueries;
 use super::mutators::Mutators;
-use super::pull::PullStatements;
+use super::pull::{PartialShown, Shown};
 use super::schema::Schema;
 use super::write::StatementCache;
 use crate::app::Description;
@@ -132,7 +132,8 @@ pub struct Engine {
     pub(super) mutators: Mutators,
     pub(super) options: EngineOptions,
     pub(super) cache: StatementCache,
-    pub(super) pulls: PullStatements,
+    pub(super) shown: Rc<Shown>,
+    pub(super) partial_shown: PartialShown,
     pub(super) live: LiveQueries,
     sql: OnceCell<Sql>,
     app: OnceCell<Description>,
@@ -141,9 +142,9 @@ pub struct Engine {
 impl Engine {
     /// From checked settings.
     pub fn new(schema: Rc<Schema>, mutators: Mutators, options: EngineOptions) -> Self {
-        let pulls = PullStatements::new(&schema);
-        let (cache, live) = Default::default();
-        Self { schema, mutators, options, cache, pulls, live, sql: OnceCell::new(), app: OnceCell::new() }
+        let shown = Shown::all(&schema);
+        let (cache, live, partial_shown) = Default::default();
+        Self { schema, mutators, options, cache, shown, partial_shown, live, sql: OnceCell::new(), app: OnceCell::new() }
     }
 
     /// The schema of the settings.

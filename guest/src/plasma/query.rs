@@ -40,6 +40,9 @@ pub enum QueryRefused {
     /// The database does not take it, or does not finish it: 400 `invalid-request`. The same query would fail again.
     #[error("{0}")]
     TooMuch(&'static str),
+    /// A query of this name does not only say which rows: 400 `invalid-request`.
+    #[error("query {0} cannot be synced: only from and where may stand in it")]
+    NotSynced(String),
     /// A version that is not there yet: 400 `invalid-request`.
     #[error("version {0} is not there yet")]
     Future(u64),

@@ -6,6 +6,7 @@ mod edges;
 mod hooks;
 mod live;
 mod operating;
+mod partial;
 mod realtime;
 mod requests;
 mod sequencing;

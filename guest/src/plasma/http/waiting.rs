@@ -15,7 +15,7 @@ use crate::plasma::Call;
 use crate::plasma::cookie::Cookie;
 use crate::plasma::engine::Dialect;
 use crate::plasma::metrics::Stopwatch;
-use crate::plasma::pull::{PullReply, PullRequest};
+use crate::plasma::pull::{PullReply, PullRequest, SyncedQuery};
 use crate::plasma::realtime::Transport;
 use crate::plasma::realtime::topics::ORDER_KEY;
 use crate::registry::{BodyOut, Response};
@@ -31,6 +31,7 @@ struct Waiting {
     native: bool,
     cookie: Json,
     rows_max: usize,
+    queries: Vec<SyncedQuery>,
     /// When it is answered at the latest, milliseconds since 1970.
     until_ms: u64,
     headers: Vec<(String, String)>,
@@ -51,6 +52,7 @@ pub fn pull(call: &Call<'_>, head: &RequestHead, admitted: &Admitted, pull: &Pul
         native: pull.dialect == Dialect::Native,
         cookie: pull.cookie.to_json(),
         rows_max: pull.rows_max,
+        queries: pull.queries.clone(),
         until_ms,
         headers,
     };
@@ -81,7 +83,13 @@ fn look(call: &Call<'_>, waiting: Waiting, watch: &Stopwatch) -> Answer {
     let caller = caller_of(&waiting.admitted);
     let dialect = if waiting.native { Dialect::Native } else { Dialect::Replicache };
     let cookie = Cookie::parse(&waiting.cookie).unwrap_or(Cookie::Null);
-    let asked = PullRequest { dialect, client_group_id: waiting.client_group_id.clone(), cookie, rows_max: waiting.rows_max };
+    let asked = PullRequest {
+        dialect,
+        client_group_id: waiting.client_group_id.clone(),
+        cookie,
+        rows_max: waiting.rows_max,
+        queries: waiting.queries.clone(),
+    };
     let reply = call.engine.pull(call.imports, &caller, &asked).map_err(|refused| pull::refusal(refused, dialect))?;
     let left_ms = waiting.until_ms.saturating_sub(call.imports.now_ms);
     if left_ms == 0 || !is_empty(&reply) {

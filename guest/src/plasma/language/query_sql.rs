@@ -87,7 +87,7 @@ pub fn compile_query_after(
 
 /// A condition of a query with the read predicates of the tables that it reaches by `exists`. The `exists` inside those
 /// are left alone.
-pub(super) fn with_read_auth(schema: &Schema, predicate: &Predicate) -> Predicate {
+pub fn with_read_auth(schema: &Schema, predicate: &Predicate) -> Predicate {
     let all = |parts: &[Predicate]| parts.iter().map(|part| with_read_auth(schema, part)).collect();
     match predicate {
         Predicate::Const(_) | Predicate::Compare(_) => predicate.clone(),

@@ -13,7 +13,7 @@ use super::statements::{has_key, push_list};
 use crate::imports::{Dialect, Value};
 use crate::plasma::cookie::Loading;
 use crate::plasma::failure::Failure;
-use crate::plasma::language::{Bindings, Compiled, Exists, Frame, Predicate, Scope, Sources, SqlBuilder};
+use crate::plasma::language::{Compiled, Exists, Frame, Predicate, Scope, Sources, SqlBuilder};
 use crate::plasma::past::{column_names, images_json, images_of, images_since, keys_json, push_images, push_unchanged};
 use crate::plasma::schema::{Schema, Table, pk_json, quoted};
 use crate::plasma::store;
@@ -54,7 +54,7 @@ pub enum Flips {
 impl Reader<'_> {
     /// What flipped among the rows that the client has.
     pub fn flips(&self, from: &Loading, current: u64) -> Result<Flips, Failure> {
-        let pulls = &self.engine.pulls;
+        let pulls = &self.who.shown.pulls;
         if pulls.dependencies.is_empty()
             || from.p >= current
             || !changes::any_changed_after(self.sql, self.view, &pulls.depended_on, from.p)?
@@ -80,7 +80,7 @@ impl Reader<'_> {
         let mut flips = Vec::new();
         for (name, dependencies) in &pulls.dependencies {
             let touched: BTreeSet<String> = dependencies.iter().filter(|name| changed.contains_key(name.as_str())).cloned().collect();
-            let Some(table) = self.engine.schema.table(name).filter(|_| !touched.is_empty()) else { continue };
+            let Some(table) = self.who.shown.schema.table(name).filter(|_| !touched.is_empty()) else { continue };
             match self.flips_of(table, &touched, &changed, from.v)? {
                 Some(found) => flips.extend(found),
                 None => return Ok(Flips::Unknown),
@@ -97,22 +97,22 @@ impl Reader<'_> {
         changed: &BTreeMap<&str, Vec<Past>>,
         unchanged_after: u64,
     ) -> Result<Option<Vec<Flip>>, Failure> {
-        let compiled = self.engine.pulls.flips(self.sql, &self.engine.schema, table, touched);
+        let compiled = self.who.shown.pulls.flips(self.sql, &self.who.shown.schema, table, touched);
         let mut given = Vec::new();
         for name in touched {
             let past = &changed[name.as_str()];
-            let table = self.engine.schema.table(name).ok_or_else(|| Failure::Unexpected(format!("no table {name}")))?;
+            let table = self.who.shown.schema.table(name).ok_or_else(|| Failure::Unexpected(format!("no table {name}")))?;
             given.push(Value::Text(keys_json(past)));
             given.push(Value::Text(images_json(table, past)?));
         }
-        let statement = compiled.statement(&Bindings::of_context(self.context), &given);
+        let statement = compiled.statement(&self.who.bindings(), &given);
         let statement = statement.map_err(|error| Failure::Unexpected(error.to_string()))?;
         let found = store::first_rows(self.view, statement, FLIPS_MAX + 1)?;
         if found.len() > FLIPS_MAX {
             return Ok(None);
         }
         let keys: Vec<String> = found.iter().map(|cells| pk_json(&table.key_of(&row_of(table, &cells[1..])))).collect();
-        let reads = self.engine.pulls.table(self.sql, table);
+        let reads = self.who.shown.pulls.table(self.sql, table);
         let mut flips = Vec::new();
         for (position, version) in changes::versions_of(self.sql, self.view, &table.name, &keys)? {
             // What changed comes with its own entry.
