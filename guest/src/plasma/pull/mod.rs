@@ -110,7 +110,7 @@ impl Engine {
         let sql = self.sql(imports)?;
         let (shown, parameters) = self.shown_by(imports, caller, &request.queries)?;
         let caller = partial::caller_with(caller, &request.queries);
-        let caller = caller.as_ref();
+        let caller: &Caller = &caller;
         let who = Who { context: &caller.context, parameters: &parameters, shown: &shown };
         for _ in 0..TRIES {
             let view = imports.executor.snapshot(DATABASE).map_err(Failure::from)?;
