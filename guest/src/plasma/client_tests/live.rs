@@ -309,10 +309,10 @@ fn step() -> impl Strategy<Value = Step> {
     let team = prop::sample::select(vec!["s", "t"]);
     prop_oneof![
         3 => (id.clone(), -2_i64..3, any::<bool>()).prop_map(|(id, rank, shared)| Step::Mutate("createTodo", json!({"id": id, "title": "t", "rank": rank, "shared": shared}))),
-        2 => (id.clone(), 0..3).prop_map(|(id, title)| Step::Mutate("setTitle", json!({"id": id, "title": title.to_string()}))),
+        2 => (id.clone(), 0_u8..3).prop_map(|(id, title)| Step::Mutate("setTitle", json!({"id": id, "title": title.to_string()}))),
         2 => (id.clone(), any::<bool>()).prop_map(|(id, shared)| Step::Mutate("setShared", json!({"id": id, "shared": shared}))),
         2 => id.clone().prop_map(|id| Step::Mutate("deleteTodo", json!({"id": id}))),
-        2 => (id.clone(), 0..6).prop_map(|(id, comment)| Step::Mutate("addComment", json!({"id": comment.to_string(), "todoId": id, "body": "b"}))),
+        2 => (id.clone(), 0_u8..6).prop_map(|(id, comment)| Step::Mutate("addComment", json!({"id": comment.to_string(), "todoId": id, "body": "b"}))),
         1 => (team.clone(), user.clone()).prop_map(|(team, user)| Step::Mutate("join", json!({"team": team, "userId": user}))),
         1 => (team.clone(), user).prop_map(|(team, user)| Step::Mutate("leave", json!({"team": team, "userId": user}))),
         1 => (id, team).prop_map(|(id, team)| Step::Mutate("createBoard", json!({"id": id, "team": team, "name": "n"}))),
