@@ -186,8 +186,16 @@ impl<'a> LiveView<'a> {
         self.head.version
     }
 
+    /// Whether an open range hides versions that are there. Results then come whole, and nothing can be built on them.
+    pub fn is_held(&self) -> bool {
+        self.head.version < self.head.last
+    }
+
     /// What became of a result since a version; none: nothing was known of it.
     pub fn since(&self, live: &LiveQuery, bindings: &Bindings<'_>, base: Option<u64>) -> Result<LiveChange, QueryRefused> {
+        if self.is_held() {
+            return Ok(LiveChange::Rows(self.rows_before_range(live, bindings)?));
+        }
         let Some(base) = base.filter(|base| self.knows(*base)) else { return Ok(LiveChange::Rows(self.rows(live, bindings)?)) };
         let mut changed = Vec::new();
         for table in live.tables().iter().filter_map(|name| self.engine.schema.table(name)) {
@@ -333,6 +341,19 @@ impl<'a> LiveView<'a> {
         diff.del = left.into_keys().collect();
         diff.del.sort_unstable();
         Ok(if diff.is_empty() && diff.order == order_before { LiveChange::Same } else { LiveChange::Diff(diff) })
+    }
+
+    /// The result without the versions above an open range.
+    fn rows_before_range(&self, live: &LiveQuery, bindings: &Bindings<'_>) -> Result<Vec<Row>, QueryRefused> {
+        match self.engine.past(self.imports, self.sql, self.view.as_ref(), live.tables().iter(), self.head.version) {
+            Ok(past) => {
+                let compiled = past.compile(&live.query);
+                self.run(&compiled, compiled.statement_given(bindings, &past.given())?)
+            }
+            // Without images the present is what can be said.
+            Err(QueryRefused::Compacted(_)) => self.rows(live, bindings),
+            Err(refused) => Err(refused),
+        }
     }
 
     /// The result as it is.

@@ -87,17 +87,24 @@ impl Engine {
             Some(as_of) => version_of(sql, view.as_ref(), head, as_of)?,
             None => head.version,
         };
-        if version < head.version {
-            let past = self.past(imports, sql, view.as_ref(), compiled.tables().iter(), version)?;
-            compiled = past.compile(&query);
-            statement = compiled.statement_given(&bindings, &past.given())?;
+        // Versions above an open range are not to be seen, though they are there.
+        if version < head.last {
+            match self.past(imports, sql, view.as_ref(), compiled.tables().iter(), version) {
+                Ok(past) => {
+                    compiled = past.compile(&query);
+                    statement = compiled.statement_given(&bindings, &past.given())?;
+                }
+                // Nobody asked for the past: without images the present is what can be said.
+                Err(QueryRefused::Compacted(_)) if as_of.is_none() => {}
+                Err(refused) => return Err(refused),
+            }
         }
         let found = view.query(statement, None).map_err(|error| too_much(imports, error))?;
         Ok(QueryReply { version, rows: compiled.rows(&found) })
     }
 
     /// Tables as they were at a version.
-    fn past<'a, 't>(
+    pub(super) fn past<'a, 't>(
         &'a self,
         imports: Imports<'_>,
         sql: &'a Sql,

@@ -84,6 +84,30 @@ fn a_lease_that_is_over_lets_readers_go_on_and_whoever_had_it_begin_anew() {
     assert!(!write_and_close(&server, &range, "x"), "it is fenced off");
 }
 
+#[test]
+fn queries_and_live_queries_see_nothing_above_an_open_range() {
+    let server = reserving();
+    server.push("tok-alice", "g", "c", 1, &[inc("a")]);
+    let range = reserve(&server, 1);
+    server.push("tok-alice", "g", "c", 2, &[inc("a"), inc("b")]);
+    let query = json!({"from": "counters"});
+    let asked = json!({"protocolVersion": 1, "schemaVersion": "7", "query": query});
+    let held = server.post("/query", "tok-bob", &asked).json();
+    assert_eq!(held, json!({"ok": true, "version": 1, "rows": [{"id": "a", "n": 1}]}));
+    let (bob, _) = server.socket("/sync/ws?auth=tok-bob", &[]).ok().unwrap();
+    let live = || -> Vec<Json> { bob.messages().into_iter().filter(|message| message["id"] == "q").collect() };
+    bob.send(&json!({"type": "live.start", "id": "q", "query": query}).to_string());
+    assert_eq!(live(), [json!({"type": "live.rows", "id": "q", "version": 1, "rows": [{"id": "a", "n": 1}]})]);
+    server.push("tok-alice", "g", "c", 4, &[inc("a")]);
+    assert!(live().is_empty());
+    let close = json!({"close": {"first": range["first"], "epoch": range["epoch"]}});
+    assert_eq!(server.post("/admin/reserve", "admin-secret", &close).json()["closed"], true);
+    let rows = json!([{"id": "a", "n": 3}, {"id": "b", "n": 1}]);
+    assert_eq!(live(), [json!({"type": "live.rows", "id": "q", "version": 5, "rows": rows})]);
+    server.push("tok-alice", "g", "c", 5, &[inc("b")]);
+    assert_eq!(live()[0]["type"], "live.diff");
+}
+
 #[derive(Clone, Debug)]
 enum Act {
     Reserve(u64),

@@ -231,7 +231,7 @@ pub fn catch_up(call: &Call<'_>, connection: &Connection, attachment: &mut Attac
         subscribe(call, connection.id, transport, live, cursor.filter(|_| !whole).unwrap_or(0));
     }
     match bring_up_to_date(call, transport, live, cursor.and_then(|cursor| cursor.checked_sub(1)), outcome) {
-        Ok(version) if live.is_on() => subscribe(call, connection.id, transport, live, version + 1),
+        Ok(cursor) if live.is_on() => subscribe(call, connection.id, transport, live, cursor),
         Ok(_) => {
             call.imports.pubsub.unsubscribe(connection.id, &topic);
             if transport == Transport::Sse {
@@ -268,7 +268,7 @@ fn subscribe(call: &Call<'_>, connection: u64, transport: Transport, live: &Live
     );
 }
 
-/// Sends what became of each result since a version (none: all of it), and gives the version that the client then has. What cannot
+/// Sends what became of each result since a version (none: all of it), and gives the cursor of what the client then has. What cannot
 /// be answered any more ends with an error.
 fn bring_up_to_date(
     call: &Call<'_>,
@@ -305,7 +305,7 @@ fn bring_up_to_date(
     live.unread_bytes += send.iter().map(events::bytes).sum::<u64>();
     live.waits = live.unread_bytes > UNREAD_BYTES_MAX;
     outcome.send.extend(send);
-    Ok(view.version())
+    Ok(if view.is_held() { 0 } else { view.version() + 1 })
 }
 
 /// Why there is nothing to be sent.
@@ -370,6 +370,8 @@ pub fn deliver(call: &Call<'_>, publication: &Publication, groups: &[Group]) -> 
     });
     let outcome = |(group, concerned): (&Group, bool)| match &view {
         _ if !concerned => GroupOutcome::Skip,
+        // Whoever closes the range tells of everything above it.
+        Some(view) if view.is_held() => GroupOutcome::Skip,
         Some(view) if begun.elapsed() < DELIVERY => delivery.group(view, group),
         _ => delivery.nudged(),
     };
