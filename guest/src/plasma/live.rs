@@ -138,6 +138,9 @@ impl Engine {
     }
 }
 
+/// What was found out of a table since a version.
+type Found<T> = RefCell<HashMap<(String, u64), T>>;
+
 /// One state of the database, in which results are compared with former ones.
 pub struct LiveView<'a> {
     engine: &'a Engine,
@@ -147,8 +150,8 @@ pub struct LiveView<'a> {
     head: Head,
     images_since: Option<u64>,
     rows_max: u64,
-    changed: RefCell<HashMap<(String, u64), Option<Rc<Vec<Past>>>>>,
-    touched: RefCell<HashMap<(String, u64), Rc<Vec<Touched>>>>,
+    changed: Found<Option<Rc<Vec<Past>>>>,
+    touched: Found<Rc<Vec<Touched>>>,
 }
 
 /// A row that changed.

@@ -121,6 +121,10 @@ impl Engine {
     /// The first start: tables, rows that were there before them, seed.
     fn create(&self, imports: Imports<'_>, sql: &Sql, transaction: &dyn Transaction) -> Result<(), MigrationRefused> {
         execute_all(transaction, plain(create_schema(&self.schema, sql.dialect(), sql.prefix())))?;
+        if self.options.before_images {
+            // Before the first version there was nothing, the seed neither.
+            execute_all(transaction, vec![meta::set(sql, meta::IMAGES_SINCE, "0")])?;
+        }
         for table in self.schema.tables() {
             self.log_all_rows(imports, sql, transaction, table)?;
         }

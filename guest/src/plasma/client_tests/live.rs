@@ -267,6 +267,9 @@ fn the_past_is_refused_where_nobody_knows_it() {
     let gone = at(json!({"version": 1}));
     assert_eq!((gone.status, gone.json()), (410, json!({"error": "snapshot-compacted", "minVersion": 2})));
     assert_eq!(ids(2)["rows"], json!([]));
+    let seeded = Server::with(json!({"seed": {"todos": [{"id": "s", "title": "x", "owner": "alice", "rank": 0}]}}));
+    let of_seed = |version: u64| ask(&seeded, "/snapshot", "tok-alice", &query, json!({"asOf": {"version": version}})).json();
+    assert_eq!((&of_seed(0)["rows"], &of_seed(1)["rows"]), (&json!([]), &json!([{"id": "s"}])), "before the seed there was nothing");
     let off = Server::with(json!({"changeLog": {"beforeImages": false}}));
     off.push("tok-alice", "g", "c", 1, &[todo("a", "x")]);
     off.push("tok-alice", "g", "c", 2, &[("deleteTodo", json!({"id": "a"}))]);
