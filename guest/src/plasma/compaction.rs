@@ -9,9 +9,9 @@ use serde_json::{Value as Json, json};
 
 use super::engine::{DATABASE, Engine};
 use super::failure::Failure;
-use super::store::changes::{self, Head};
+use super::store::changes;
 use super::store::{self, list, number};
-use crate::imports::{Imports, Query, Statement, Value};
+use crate::imports::{Imports, Statement, Value};
 use crate::sql::Sql;
 
 /// Entries that one transaction removes: 10 ms or so.
@@ -65,11 +65,11 @@ impl Engine {
     pub fn compact(&self, imports: Imports<'_>, up_to: CompactUpTo, tombstones_only: bool) -> Result<Compaction, Failure> {
         let sql = self.sql(imports)?;
         let view = imports.executor.snapshot(DATABASE)?;
-        let head = changes::head(sql, view.as_ref(), &self.options.region)?;
+        let head = changes::head(sql, view.as_ref())?;
         let up_to = match up_to {
             CompactUpTo::Keep(versions) => head.version.saturating_sub(versions),
             CompactUpTo::Version(version) => version.min(head.version),
-            CompactUpTo::Before(time_ms) => version_before(sql, view.as_ref(), head, time_ms)?,
+            CompactUpTo::Before(time_ms) => changes::version_before(sql, view.as_ref(), head, time_ms)?,
         };
         drop(view);
         if up_to > head.min_version {
@@ -102,7 +102,7 @@ impl Engine {
                 Some(store::unsigned(counted.first().and_then(|row| row.first()).unwrap_or(&Value::Null))?)
             }
         };
-        let min_version = changes::head(sql, view.as_ref(), &self.options.region)?.min_version;
+        let min_version = changes::head(sql, view.as_ref())?.min_version;
         Ok(Compaction { removed, kept, min_version, next })
     }
 
@@ -169,21 +169,4 @@ fn on_keys(sql: &Sql, template: &str, keys: &Json) -> Statement {
 
 fn pairs(rows: &[Vec<Value>]) -> Result<Json, Failure> {
     rows.iter().map(|row| Ok(json!([store::unsigned(&row[0])?, store::unsigned(&row[1])?]))).collect()
-}
-
-/// The newest version that was committed before a time, by halving: times grow with versions.
-fn version_before(sql: &Sql, view: &dyn Query, head: Head, time_ms: u64) -> Result<u64, Failure> {
-    let (mut low, mut high) = (0, head.version);
-    while low < high {
-        let middle = high - (high - low) / 2;
-        // The first entry from the middle on tells of all versions between them, which wrote nothing.
-        let template = "SELECT version, at FROM {}_plasma_changes WHERE version >= ? ORDER BY version, seq LIMIT 1";
-        let found = store::rows(sql, view, template, [number(middle)])?;
-        let before = match found.first() {
-            Some(row) => store::unsigned(&row[1])? < time_ms,
-            None => false,
-        };
-        if before { low = middle } else { high = middle - 1 }
-    }
-    Ok(low)
 }

@@ -9,8 +9,9 @@ use serde_json::{Map, Value as Json};
 use super::blobs::BlobReads;
 use super::envelope::EnvelopeLimits;
 use super::failure::Failure;
+use super::live::LiveQueries;
 use super::mutators::Mutators;
-use super::pull::PullStatements;
+use super::pull::{PartialShown, Shown};
 use super::schema::Schema;
 use super::write::StatementCache;
 use crate::app::Description;
@@ -135,8 +136,10 @@ pub struct Engine {
     pub(super) mutators: Mutators,
     pub(super) options: EngineOptions,
     pub(super) cache: StatementCache,
-    pub(super) pulls: PullStatements,
     pub(super) blob_reads: BlobReads,
+    pub(super) shown: Rc<Shown>,
+    pub(super) partial_shown: PartialShown,
+    pub(super) live: LiveQueries,
     sql: OnceCell<Sql>,
     app: OnceCell<Description>,
 }
@@ -144,17 +147,10 @@ pub struct Engine {
 impl Engine {
     /// From checked settings.
     pub fn new(schema: Rc<Schema>, mutators: Mutators, options: EngineOptions) -> Self {
-        let pulls = PullStatements::new(&schema);
-        Self {
-            schema,
-            mutators,
-            options,
-            cache: StatementCache::default(),
-            pulls,
-            blob_reads: BlobReads::default(),
-            sql: OnceCell::new(),
-            app: OnceCell::new(),
-        }
+        let shown = Shown::all(&schema);
+        let (cache, live, partial_shown) = Default::default();
+        let (blob_reads, sql, app) = (BlobReads::default(), OnceCell::new(), OnceCell::new());
+        Self { schema, mutators, options, cache, blob_reads, shown, partial_shown, live, sql, app }
     }
 
     /// The schema of the settings.

@@ -7,7 +7,7 @@ use super::engine::{Caller, Committing, Hooks};
 use super::errors::Report;
 use super::migration::MigrationResult;
 use super::push::PushReply;
-use super::realtime::topics;
+use super::realtime::{live, topics};
 use crate::imports::{self, Identity, OutboundPost};
 use crate::registry::FailedPost;
 
@@ -57,6 +57,9 @@ impl Hooks for WriteHooks<'_> {
         let by_client = change.caller.is_some();
         if rules.poke || !by_client {
             topics::publish_pokes(self.call, change.version);
+        }
+        if change.rows_changed > 0 {
+            live::publish(self.call, change.version, Some(change.tables));
         }
         if let (Some(url), Some(caller)) = (&rules.webhook, change.caller)
             && change.rows_changed > 0

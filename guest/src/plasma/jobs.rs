@@ -8,12 +8,16 @@ use super::blobs::{GcOptions, ReconcileCursor};
 use super::compaction::{CompactUpTo, Compaction, CompactionCursor};
 use super::failure::Failure;
 use super::hooks::HOOK_JOB_PREFIX;
+use super::realtime::{live, topics};
+use super::sequencer::LEASE_MS;
 use crate::imports::Level;
 
 /// Compacts the change log.
 pub const COMPACTION_JOB: &str = "compaction";
 /// Goes on with a compaction that `/admin/compact` began.
 pub const COMPACTION_REST_JOB: &str = "compaction-rest";
+/// Beginning of the names of jobs that close ranges of versions whose lease is over.
+const RANGES_JOB_PREFIX: &str = "ranges/";
 /// Forgets idle client groups.
 pub const EXPIRY_JOB: &str = "expiry";
 /// Rebuilds references to blobs, deletes blobs that no row refers to, and what uploads left behind.
@@ -59,6 +63,27 @@ pub fn start(call: &Call<'_>) {
     }
 }
 
+/// Has the range that this call is about to hand out closed when its lease is over.
+pub fn close_range_later(call: &Call<'_>) {
+    let name = format!("{RANGES_JOB_PREFIX}{}", call.connection);
+    call.imports.pubsub.schedule(&name, call.imports.now_ms.saturating_add(LEASE_MS), Vec::new());
+}
+
+fn ranges(call: &Call<'_>) -> Result<(), Failure> {
+    if call.engine.close_expired_ranges(call.imports)? {
+        tell_all(call)?;
+    }
+    Ok(())
+}
+
+/// Tells everybody of versions that can be seen from now on.
+pub fn tell_all(call: &Call<'_>) -> Result<(), Failure> {
+    let version = call.engine.version(call.imports)?;
+    topics::publish_pokes(call, version);
+    live::publish(call, version, None);
+    Ok(())
+}
+
 /// Leaves the rest of a compaction to a job.
 pub fn compact_later(call: &Call<'_>, cursor: &CompactionCursor) {
     let payload = serde_json::to_vec(cursor).unwrap_or_default();
@@ -73,6 +98,7 @@ pub fn fire(call: &Call<'_>, name: &str, payload: &[u8], cursor: Option<Vec<u8>>
         COMPACTION_REST_JOB => rest(call, payload, cursor),
         EXPIRY_JOB => expiry(call, cursor),
         BLOBS_JOB => blobs(call, cursor),
+        _ if name.starts_with(RANGES_JOB_PREFIX) => ranges(call).map(|()| None),
         _ if name.starts_with(HOOK_JOB_PREFIX) => {
             call.fire_hook(payload);
             Ok(None)

@@ -90,9 +90,7 @@ impl Engine {
         let tables: &dyn Transaction = transaction.as_ref();
         execute_all(tables, store::create_tables(sql))?;
         bring_to_format(sql, tables)?;
-        let region =
-            "INSERT INTO {}_plasma_region_versions (region, version, min_version) VALUES (?, 0, 0) ON CONFLICT (region) DO NOTHING";
-        execute_all(tables, vec![sql.statement(region, [self.options.region.as_str().into()])])?;
+        execute_all(tables, vec![changes::add_region(sql, &self.options.region)])?;
 
         let to: &Schema = &self.schema;
         let (mut migrated, mut fits) = (None, true);
@@ -123,6 +121,10 @@ impl Engine {
     /// The first start: tables, rows that were there before them, seed.
     fn create(&self, imports: Imports<'_>, sql: &Sql, transaction: &dyn Transaction) -> Result<(), MigrationRefused> {
         execute_all(transaction, plain(create_schema(&self.schema, sql.dialect(), sql.prefix())))?;
+        if self.options.before_images {
+            // Before the first version there was nothing, the seed neither.
+            execute_all(transaction, vec![meta::set(sql, meta::IMAGES_SINCE, "0")])?;
+        }
         for table in self.schema.tables() {
             self.log_all_rows(imports, sql, transaction, table)?;
         }
@@ -130,7 +132,7 @@ impl Engine {
             return Ok(());
         }
         let mut writer = Writer::new(self, sql, imports, transaction, None);
-        let version = changes::head(sql, transaction, &self.options.region)?.version + 1;
+        let version = changes::head(sql, transaction)?.last + 1;
         writer.set_version(version, 0);
         for (table, rows) in &self.options.seed {
             for (index, row) in rows.iter().enumerate() {
@@ -166,7 +168,7 @@ impl Engine {
         facts.extend(Some(schema).filter(|_| fits));
         let has_images = meta::get(sql, transaction, meta::IMAGES_SINCE)?.is_some();
         if self.options.before_images && !has_images {
-            let version = changes::head(sql, transaction, &self.options.region)?.version;
+            let version = changes::head(sql, transaction)?.version;
             facts.push(meta::set(sql, meta::IMAGES_SINCE, &version.to_string()));
         } else if !self.options.before_images && has_images {
             facts.push(meta::remove(sql, meta::IMAGES_SINCE));
@@ -251,7 +253,7 @@ impl Engine {
             }
         }
         let region = &self.options.region;
-        let version = changes::head(sql, transaction, region)?.version + 1;
+        let version = changes::head(sql, transaction)?.last + 1;
         let mut statements = Vec::new();
         if needs_reset(from, to) {
             // Cookies and before-images from before are of no use any more.
@@ -292,7 +294,7 @@ impl Engine {
             let key_of =
                 |cells: &Vec<Value>| -> Vec<Json> { table.key_columns().zip(cells).map(|(column, cell)| from_sql(column, cell)).collect() };
             let keys: Vec<_> = found.iter().map(key_of).collect();
-            let version = changes::head(sql, transaction, region)?.version + 1;
+            let version = changes::head(sql, transaction)?.last + 1;
             let entry = |(sequence, key): (usize, &Vec<Json>)| {
                 let (table, key) = (table.name.clone(), pk_json(key));
                 NewEntry { version, sequence: sequence as u64, table, key, put: true, before: None }

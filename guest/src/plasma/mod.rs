@@ -19,15 +19,18 @@ pub mod hooks;
 pub mod http;
 pub mod jobs;
 pub mod language;
+pub mod live;
 pub mod metrics;
 pub mod migration;
 pub mod mutators;
+mod past;
 pub mod plan;
 pub mod pull;
 pub mod push;
 pub mod query;
 pub mod realtime;
 pub mod schema;
+pub mod sequencer;
 pub mod server_db;
 pub mod service;
 pub mod settings;
@@ -187,6 +190,10 @@ impl Mount for PlasmaMount {
 
     fn handle(&self, imports: Imports<'_>, request: Request) -> Response {
         http::handle(&self.call(imports, request.connection), &request)
+    }
+
+    fn resume(&self, imports: Imports<'_>, connection: ConnectionId, state: Vec<u8>) -> Response {
+        http::resume(&self.call(imports, connection), &state)
     }
 
     fn upgrade(&self, imports: Imports<'_>, connection: ConnectionId, head: RequestHead) -> UpgradeResult {

@@ -282,7 +282,7 @@ impl Engine {
                 break;
             } else {
                 last_new = index;
-                let version = head.version + processed.len() as u64 + 1;
+                let version = head.last + processed.len() as u64 + 1;
                 writer.set_version(version, 0);
                 let processing = self.process(&mut writer, asker, request, index, &earlier.blamed);
                 let status = processing.map_err(|ended| out_of_time(ended, request, opened, index, processed.is_empty()))?;
@@ -295,7 +295,7 @@ impl Engine {
         }
         let reply = PushReply {
             last_mutation_ids: last_ids,
-            version: head.version + processed.len() as u64,
+            version: if processed.is_empty() { head.version } else { head.last + processed.len() as u64 },
             results,
             new_mutations: processed.len(),
             remaining: new_count - processed.len(),
@@ -335,7 +335,7 @@ impl Engine {
         let ids: BTreeSet<&str> = request.mutations.iter().map(|mutation| mutation.client_id.as_str()).collect();
         let ids: Vec<_> = ids.into_iter().collect();
         let asked = vec![
-            changes::head_statement(sql, &self.options.region),
+            changes::head_statement(sql),
             clients::group_statement(sql, &request.client_group_id),
             clients::clients_statement(sql, &ids),
         ];

@@ -150,7 +150,7 @@ impl Engine {
         let sql = self.sql(imports)?;
         let transaction = self.begin(imports)?;
         let open = OpenMutation::read(sql, transaction.as_ref())?;
-        let head = changes::head(sql, transaction.as_ref(), &self.options.region)?;
+        let head = changes::head(sql, transaction.as_ref())?;
         if operations.is_empty() {
             return Ok(Written { version: open.map_or(head.version, |open| open.version), changed: 0 });
         }
@@ -160,7 +160,7 @@ impl Engine {
             (Policy::Enforce(context), None) => Some(context),
         };
         let mut writer = Writer::new(self, sql, imports, transaction.as_ref(), context);
-        let version = open.as_ref().map_or(head.version + 1, |open| open.version);
+        let version = open.as_ref().map_or(head.last + 1, |open| open.version);
         writer.set_version(version, open.as_ref().map_or(0, |open| open.sequence));
         operations.iter().try_for_each(|operation| writer.apply(operation))?;
 

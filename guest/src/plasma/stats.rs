@@ -36,14 +36,14 @@ impl Engine {
     /// The current version; 0 before the first one.
     pub fn version(&self, imports: Imports<'_>) -> Result<u64, Failure> {
         let view = imports.executor.snapshot(DATABASE)?;
-        Ok(changes::head(self.sql(imports)?, view.as_ref(), &self.options.region)?.version)
+        Ok(changes::head(self.sql(imports)?, view.as_ref())?.version)
     }
 
     /// Counts everything.
     pub fn stats(&self, imports: Imports<'_>) -> Result<Stats, Failure> {
         let sql = self.sql(imports)?;
         let view = imports.executor.snapshot(DATABASE)?;
-        let head = changes::head(sql, view.as_ref(), &self.options.region)?;
+        let head = changes::head(sql, view.as_ref())?;
         let count = |relation: String| -> Result<u64, Failure> {
             let statement = Statement { sql: format!("SELECT count(*) FROM {relation}"), parameters: Vec::new() };
             let rows = store::checked(view.query(statement, None)?)?;

@@ -35,6 +35,19 @@ pub(crate) struct AfterRelease {
     pub(crate) quiet_ms: Option<u64>,
 }
 
+/// What became of frames for a quiet connection.
+pub(crate) enum Given {
+    /// They are in the queue.
+    Taken {
+        /// Whether the reader keeps up.
+        keeps_up: bool,
+    },
+    /// The connection is not quiet, or has too much to take already.
+    Refused,
+    /// Nobody waits for them any more.
+    Gone,
+}
+
 /// A connection of a mount.
 pub(crate) struct Connection {
     pub(crate) id: u64,
@@ -262,6 +275,28 @@ impl Connection {
     /// A slot is filled; a reader that cannot keep up is closed. Whether it keeps up.
     pub(crate) fn fill(&self, slot: &Weak<OnceLock<Filled>>, filled: Filled, slow: &Close) -> bool {
         self.outgoing(slow, |queue| queue.fill(slot, filled))
+    }
+
+    /// The number of the last call, where none is under way.
+    pub(crate) fn quiet_since(&self) -> Option<u64> {
+        self.inner.lock().queue.quiet_since()
+    }
+
+    /// Fills a slot, if no call began since the one of that number, and if there is room; else with nothing.
+    pub(crate) fn fill_if_quiet(&self, slot: &Weak<OnceLock<Filled>>, filled: Filled, quiet_since: Option<u64>, slow: &Close) -> Given {
+        let mut given = Given::Gone;
+        let keeps_up = self.outgoing(slow, |queue| {
+            if slot.strong_count() == 0 {
+                return true;
+            }
+            let takes = quiet_since.is_some() && queue.quiet_since() == quiet_since && queue.has_room_for(filled.len());
+            given = if takes { Given::Taken { keeps_up: true } } else { Given::Refused };
+            queue.fill(slot, if takes { filled } else { Filled::default() })
+        });
+        match given {
+            Given::Taken { .. } => Given::Taken { keeps_up },
+            other => other,
+        }
     }
 
     /// A frame from outside any call. Whether the reader keeps up.

@@ -1,7 +1,7 @@
 //! From a publication to the queues of its subscribers.
 
-use std::collections::VecDeque;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, OnceLock, Weak};
 
 use bytes::Bytes;
@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::bindings::guest::exports::syncline::sync::socket::{Deliveries, Group, GroupOutcome, Part, Template};
 use super::bindings::guest::syncline::host::pubsub as wit;
 use super::bindings::guest::syncline::host::types;
-use super::connection::Connection;
+use super::connection::{Connection, Given};
 use super::instance::{Answer, Invocation};
 use super::mount::MountCore;
 use super::queue::{Arrival, Class, Close, Filled, Frame, Heading, Payload, Slot};
@@ -19,17 +19,41 @@ use crate::pubsub::{Order, Publication, Receiver};
 /// A publication that the component must encode, and who gets what it makes.
 pub(crate) struct DeliverJob {
     publication: Publication,
-    groups: Vec<Group>,
+    groups: Groups,
     targets: Vec<Target>,
 }
 
 /// One who gets it.
 struct Target {
-    /// Index of its group.
-    group: usize,
+    /// Index of its group; none: it has none any more.
+    group: Option<usize>,
     connection: Arc<Connection>,
     /// Its place in the queue, as long as it is still there.
     slot: Weak<OnceLock<Filled>>,
+    by_cursor: Option<ByCursor>,
+}
+
+/// One who gets what changed since its cursor.
+struct ByCursor {
+    /// Its last call when the publication came; none: one was under way.
+    quiet_since: Option<u64>,
+}
+
+/// Distinct groups, in the order in which they were found.
+#[derive(Default)]
+struct Groups {
+    list: Vec<Group>,
+    places: HashMap<(String, Option<u64>), usize>,
+}
+
+impl Groups {
+    /// The place of a group.
+    fn place(&mut self, name: &str, cursor: Option<u64>) -> usize {
+        *self.places.entry((name.to_owned(), cursor)).or_insert_with_key(|(name, cursor)| {
+            self.list.push(Group { name: name.clone(), cursor: *cursor });
+            self.list.len() - 1
+        })
+    }
 }
 
 /// What the component made of a publication.
@@ -50,7 +74,7 @@ impl MountCore {
             class: publication.class.clone(),
             close: publication.close.clone(),
         });
-        let (mut groups, mut targets) = (Vec::<Group>::new(), Vec::new());
+        let (mut groups, mut targets) = (Groups::default(), Vec::new());
         // Counted once for all that share it.
         let mut shared = None;
         let mut message = || shared.get_or_insert_with(|| self.budget.hold(publication.message.clone())).clone();
@@ -69,16 +93,14 @@ impl MountCore {
                 Mode::Deliver | Mode::DeliverByCursor => Payload::Slot(Slot::default()),
             };
             if let Payload::Slot(slot) = &payload {
-                let cursor = if subscriber.mode == Mode::DeliverByCursor { subscriber.cursor } else { None };
-                let group = Group { name: subscriber.group.clone(), cursor };
-                let index = groups.iter().position(|known| known.name == group.name && known.cursor == group.cursor).unwrap_or_else(|| {
-                    groups.push(group);
-                    groups.len() - 1
-                });
+                let is_by_cursor = subscriber.mode == Mode::DeliverByCursor;
+                // Cursors move until it is this publication's turn.
+                let group = (!is_by_cursor).then(|| groups.place(&subscriber.group, None));
                 if publication.except != Some(id)
                     && let Some(connection) = connections.get(&id)
                 {
-                    targets.push(Target { group: index, connection: connection.clone(), slot: Arc::downgrade(slot) });
+                    let by_cursor = is_by_cursor.then(|| ByCursor { quiet_since: connection.quiet_since() });
+                    targets.push(Target { group, connection: connection.clone(), slot: Arc::downgrade(slot), by_cursor });
                 }
             }
             if publication.except == Some(id) {
@@ -111,10 +133,11 @@ impl MountCore {
     }
 
     async fn deliver(self: &Arc<Self>, job: DeliverJob) {
-        let DeliverJob { publication, groups, targets } = job;
+        let DeliverJob { publication, mut groups, mut targets } = job;
+        self.regroup(&publication, &mut groups, &mut targets);
         let message_bytes = publication.message.len();
         let (topic, must_deliver) = (publication.topic.clone(), publication.class == Class::MustDeliver);
-        let invocation = Invocation::Deliver { publication: publication.into(), groups };
+        let invocation = Invocation::Deliver { publication: publication.into(), groups: groups.list };
         let closes = self.closes();
         let deliveries = match self.run(&invocation, self.call_deadline()).await {
             Ok(completed) => {
@@ -126,21 +149,94 @@ impl MountCore {
             }
             Err(_) => None,
         };
-        for Target { group, connection, slot } in targets {
-            let filled = match deliveries.as_ref().map(|deliveries| self.for_group(deliveries, group, &connection, &topic)) {
-                Some(filled) => filled,
-                None => {
+        for target in targets {
+            let Target { group, connection, slot, by_cursor } = &target;
+            let keeps_up = match (&deliveries, by_cursor) {
+                (Some(deliveries), Some(by_cursor)) => self.fill_by_cursor(deliveries, &target, by_cursor, &topic),
+                (Some(deliveries), None) => {
+                    let filled = self.for_group(deliveries, *group, connection, &topic);
+                    connection.fill(slot, filled, &closes.slow)
+                }
+                (None, _) => {
                     if must_deliver {
                         connection.close_now(closes.failed.clone());
                     }
-                    Filled::default()
+                    connection.fill(slot, Filled::default(), &closes.slow)
                 }
             };
-            if !connection.fill(&slot, filled, &closes.slow) {
+            if !keeps_up {
                 self.metrics.slow_reader(&self.name);
             }
         }
         self.backlog.remove(message_bytes);
+    }
+
+    /// Finds the groups of those who get what changed since their cursors: as they are now, after the publications before this one.
+    fn regroup(&self, publication: &Publication, groups: &mut Groups, targets: &mut [Target]) {
+        if targets.iter().all(|target| target.by_cursor.is_none()) {
+            return;
+        }
+        let topics = self.topics.lock();
+        let mut place = |connection| {
+            let subscriber =
+                topics.subscriber(&publication.topic, connection).filter(|subscriber| subscriber.mode == Mode::DeliverByCursor)?;
+            Some(groups.place(&subscriber.group, subscriber.cursor))
+        };
+        for target in targets.iter_mut().filter(|target| target.by_cursor.is_some()) {
+            target.group = place(target.connection.id);
+        }
+        if let Some(excepted) = publication.except {
+            // Its group counts, though it gets nothing.
+            place(excepted);
+        }
+    }
+
+    /// Fills the slot of one who gets what changed since its cursor, and moves the cursor, both or none: nothing is made for it while
+    /// a call of its own may say or know something else, or while it does not keep up. Its alarm then has it look for itself.
+    fn fill_by_cursor(self: &Arc<Self>, deliveries: &Encoded, target: &Target, by_cursor: &ByCursor, topic: &str) -> bool {
+        let Target { group, connection, slot, .. } = target;
+        let closes = self.closes();
+        let slow = &closes.slow;
+        let outcome = group.and_then(|group| deliveries.outcomes.get(group));
+        let Some(GroupOutcome::Send(_) | GroupOutcome::Advance(_)) = outcome else {
+            return connection.fill(slot, self.for_group(deliveries, *group, connection, topic), slow);
+        };
+        let mut topics = self.topics.lock();
+        let cursor = topics.subscriber(topic, connection.id).and_then(|subscriber| subscriber.cursor);
+        let (mut frames, mut moved_to, mut alarm_ms) = (Vec::new(), None::<u64>, None::<u64>);
+        match outcome {
+            Some(GroupOutcome::Send(indexes)) => {
+                let templates = indexes.iter().filter_map(|index| deliveries.templates.get(usize::try_from(*index).ok()?));
+                for (shared, template) in templates {
+                    if cursor.zip(template.cursor_after).is_some_and(|(cursor, after)| cursor >= after) {
+                        continue;
+                    }
+                    moved_to = moved_to.max(template.cursor_after);
+                    alarm_ms = [alarm_ms, template.alarm_after_ms].into_iter().flatten().min();
+                    frames.extend(self.written(shared.as_ref(), template, cursor));
+                }
+            }
+            Some(GroupOutcome::Advance(after)) => moved_to = cursor.max(Some(*after)),
+            _ => {}
+        }
+        let given = connection.fill_if_quiet(slot, Filled { frames, close: None }, by_cursor.quiet_since, slow);
+        if let (Given::Taken { .. }, Some(cursor)) = (&given, moved_to) {
+            topics.set_cursor(connection.id, topic, cursor);
+        }
+        drop(topics);
+        match given {
+            Given::Taken { keeps_up } => {
+                if let Some(delay_ms) = alarm_ms {
+                    connection.alarm_within(delay_ms, self);
+                }
+                keeps_up
+            }
+            Given::Refused => {
+                connection.alarm_within(alarm_ms.unwrap_or(0), self);
+                true
+            }
+            Given::Gone => true,
+        }
     }
 
     fn encoded(&self, deliveries: Deliveries) -> Encoded {
@@ -152,8 +248,8 @@ impl MountCore {
         Encoded { templates, outcomes: deliveries.outcomes }
     }
 
-    fn for_group(self: &Arc<Self>, deliveries: &Encoded, group: usize, connection: &Arc<Connection>, topic: &str) -> Filled {
-        match deliveries.outcomes.get(group) {
+    fn for_group(self: &Arc<Self>, deliveries: &Encoded, group: Option<usize>, connection: &Arc<Connection>, topic: &str) -> Filled {
+        match group.and_then(|group| deliveries.outcomes.get(group)) {
             None | Some(GroupOutcome::Skip) => Filled::default(),
             Some(GroupOutcome::Send(indexes)) => {
                 let (mut frames, mut bytes) = (Vec::new(), 0_u64);
@@ -184,7 +280,7 @@ impl MountCore {
         }
     }
 
-    /// A frame of a template for one subscriber; none where its cursor is already there.
+    /// A frame of a template for one subscriber; none where its cursor is already there, or where there is nothing in it.
     fn fill_in(self: &Arc<Self>, shared: Option<&Frame>, template: &Template, connection: &Arc<Connection>, topic: &str) -> Option<Frame> {
         let cursor = self.cursor(connection.id, topic);
         if let Some(after) = template.cursor_after {
@@ -196,7 +292,12 @@ impl MountCore {
         if let Some(delay_ms) = template.alarm_after_ms {
             connection.alarm_within(delay_ms, self);
         }
-        if shared.is_some() {
+        self.written(shared, template, cursor)
+    }
+
+    /// The frame of a template for a cursor.
+    fn written(&self, shared: Option<&Frame>, template: &Template, cursor: Option<u64>) -> Option<Frame> {
+        if shared.is_some() || template.parts.is_empty() {
             return shared.cloned();
         }
         let mut bytes = Vec::new();

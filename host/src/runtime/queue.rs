@@ -145,6 +145,17 @@ impl<I> ConnectionQueue<I> {
         self.calls_started
     }
 
+    /// The number of the last call, where none runs or waits at the gate: whatever it let out is on its way.
+    pub fn quiet_since(&self) -> Option<u64> {
+        (!self.running && self.outstanding.is_empty()).then_some(self.calls_started)
+    }
+
+    /// Whether so many bytes can be added without the client falling behind: half of what may wait is left for what must be sent.
+    pub fn has_room_for(&self, bytes: usize) -> bool {
+        let waiting = self.own_bytes + self.publication_bytes;
+        waiting == 0 || waiting + bytes <= self.limits.queue_bytes / 2
+    }
+
     /// Starts a call that finds by itself what was published: what waits for the client is dropped.
     pub fn start_resume(&mut self) -> u64 {
         self.clear_outgoing();

@@ -119,6 +119,11 @@ impl Topics {
         self.by_topic.get(topic).into_iter().flatten().map(|(connection, subscriber)| (*connection, subscriber))
     }
 
+    /// How a connection listens to a topic.
+    pub fn subscriber(&self, topic: &str, connection: u64) -> Option<&Subscriber> {
+        self.by_topic.get(topic)?.get(&connection)
+    }
+
     /// The cursors of a connection.
     pub fn cursors(&self, connection: u64) -> Vec<(String, u64)> {
         let topics = self.by_connection.get(&connection).into_iter().flat_map(|all| &all.topics);

@@ -22,7 +22,7 @@ use crate::engine::model::{Answer, ClientModel, Dial, Line};
 
 /// Close codes and statuses that a client meets that does nothing wrong: stopping, restarting, idle and slow while it does not
 /// read, ended or broken off; away, and away where an upgrade was asked for.
-const CODES: [u16; 8] = [1000, 1001, 1006, 1012, 4408, 4429, 503, 500];
+pub(super) const CODES: [u16; 8] = [1000, 1001, 1006, 1012, 4408, 4429, 503, 500];
 
 /// How a client listens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

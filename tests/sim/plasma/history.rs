@@ -8,6 +8,7 @@ use syncline_tests::plasma::Replica;
 
 use super::mutations::Mutation;
 use super::rows::{Caller, Rows};
+use super::watcher::Watched;
 
 /// What is known of a client group.
 #[derive(Clone, Debug)]
@@ -77,6 +78,8 @@ pub struct History {
 
     /// Of each client that took something in after faults were over: as whom, its rows, and whether nothing more follows.
     pub ends: BTreeMap<usize, (Caller, BTreeMap<String, Value>, bool)>,
+    /// By watcher and query: as whom, and the rows that it has.
+    pub watched: BTreeMap<(usize, Watched), (Caller, Vec<Value>)>,
 }
 
 /// How far a cookie is, and where its load began if it is in the middle of one.

@@ -10,6 +10,7 @@ pub mod mutations;
 pub mod observer;
 pub mod oracle;
 pub mod rows;
+pub mod watcher;
 pub mod wire;
 
 use std::path::Path;
@@ -74,6 +75,7 @@ pub struct PlasmaModel {
     settings: Value,
     history: Arc<Mutex<History>>,
     clients: usize,
+    watchers: usize,
 }
 
 impl PlasmaModel {
@@ -120,7 +122,7 @@ impl PlasmaModel {
         if seeded {
             settings["seed"] = seed();
         }
-        Self { random, habits, settings, history: Arc::new(Mutex::new(history)), clients: 0 }
+        Self { random, habits, settings, history: Arc::new(Mutex::new(history)), clients: 0, watchers: 0 }
     }
 }
 
@@ -176,6 +178,9 @@ impl ProtocolModel for PlasmaModel {
             clients.push(Box::new(client));
         }
         clients.push(Box::new(Administrator::new(self.habits.clone(), self.history.clone())));
+        let watchers = watcher::drawn(&USERS, &self.history, &mut self.random);
+        self.watchers = watchers.len();
+        clients.extend(watchers.into_iter().map(|watcher| Box::new(watcher) as Box<dyn ClientModel>));
         clients
     }
 
@@ -185,6 +190,9 @@ impl ProtocolModel for PlasmaModel {
     }
 
     fn check(&self, data: &Path, _: &Storage) -> Vec<String> {
-        oracle::check(&self.history.lock(), &data.join(FILE), self.clients)
+        let history = self.history.lock();
+        let mut wrong = oracle::check(&history, &data.join(FILE), self.clients);
+        wrong.extend(watcher::check(&history, self.watchers));
+        wrong
     }
 }

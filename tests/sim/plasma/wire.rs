@@ -8,7 +8,7 @@ use super::mutations::Mutation;
 use super::rows::key;
 
 /// The schema version of the fixture.
-const SCHEMA_VERSION: &str = "7";
+pub const SCHEMA_VERSION: &str = "7";
 
 /// A request's head.
 pub fn head(path: &str, query: Option<String>, token: &str) -> ConnectRequest {

@@ -2,6 +2,7 @@
 
 mod events;
 pub mod grown;
+mod mirror;
 mod replica;
 
 use std::net::SocketAddr;
@@ -11,6 +12,7 @@ use serde_json::{Value, json};
 use syncline::runtime::MountSettings;
 
 pub use events::{Event, Events};
+pub use mirror::Mirror;
 pub use replica::{Pulled, Replica};
 
 use crate::http::{Answer, request};

@@ -151,7 +151,6 @@ fn what_has_no_effect_or_is_dangerous_is_said() {
     assert!(secret(31)[0].starts_with("auth.key: the secret has fewer than 32 bytes"));
     assert_eq!(secret(32), [""; 0]);
     assert!(warned(json!({"changeLog": {"triggers": true}}))[0].starts_with("changeLog.triggers: "));
-    assert!(warned(json!({"sequencer": {"mode": "reserve"}}))[0].starts_with("sequencer.mode: "));
     assert!(warned(json!({"poke": false}))[0].starts_with("poke: "));
 }
 

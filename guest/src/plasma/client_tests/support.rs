@@ -177,6 +177,30 @@ impl Server {
         self.reply(response.status, response.headers, body)
     }
 
+    /// Sends a request that may wait.
+    pub fn ask_waiting(&self, ask: &Ask) -> Result<Reply, Waiting> {
+        let id = self.new_id();
+        let (response, _) = self.respond(id, ask);
+        self.waited(id, response)
+    }
+
+    /// Something was published for a request that waits, or its time is up.
+    pub fn resume(&self, waiting: Waiting) -> Result<Reply, Waiting> {
+        let response = self.mount.resume(self.imports(), waiting.id, waiting.state);
+        self.waited(waiting.id, response)
+    }
+
+    fn waited(&self, id: ConnectionId, response: crate::registry::Response) -> Result<Reply, Waiting> {
+        match response.body {
+            BodyOut::Parked(parked) => Err(Waiting { id, state: parked.state, timeout_ms: parked.timeout_ms }),
+            BodyOut::Bytes(body) => {
+                self.host.pubsub.subscriptions.borrow_mut().retain(|(connection, _), _| *connection != id);
+                Ok(self.reply(response.status, response.headers, body))
+            }
+            _ => panic!("a body of another kind"),
+        }
+    }
+
     fn reply(&self, status: u16, headers: Vec<Header>, mut body: Vec<u8>) -> Reply {
         let mut by_name = BTreeMap::new();
         for Header { name, value } in headers {
@@ -322,6 +346,17 @@ impl Server {
         Connection { id, attachment: self.lines.borrow()[&id].attachment.clone(), cursors, failure: None }
     }
 
+    /// Runs the jobs of such names that are due.
+    pub fn fire_jobs(&self, prefix: &str) {
+        let is_due = |(name, due_ms): &(&String, &u64)| name.starts_with(prefix) && **due_ms <= self.host.now_ms.get();
+        let due: Vec<String> = self.host.pubsub.jobs.borrow().iter().filter(is_due).map(|(name, _)| name.clone()).collect();
+        for name in due {
+            self.host.pubsub.jobs.borrow_mut().remove(&name);
+            assert_eq!(self.mount.fire(self.imports(), &name, Vec::new(), None), None);
+        }
+        self.settle();
+    }
+
     /// What was published or sent goes to whoever is subscribed; those whose alarm is due at once look.
     pub fn settle(&self) {
         for (id, frame) in self.host.pubsub.sent.take() {
@@ -341,6 +376,10 @@ impl Server {
     fn fan_out(&self, publication: &Publication) {
         let subscriptions = self.host.pubsub.subscriptions.borrow().clone();
         for ((id, _), subscription) in subscriptions.into_iter().filter(|((_, topic), _)| *topic == publication.topic) {
+            if !self.lines.borrow().contains_key(&id) {
+                // A request that waits; the test resumes it.
+                continue;
+            }
             let covered = |line: &Line| {
                 publication.order.as_ref().is_some_and(|order| line.seen.get(&order.key).is_some_and(|seen| order.sequence <= *seen))
             };
@@ -367,18 +406,27 @@ impl Server {
         let cursor = subscription.cursor.filter(|_| subscription.mode == Mode::DeliverByCursor);
         let groups = vec![Group { name: subscription.group.clone(), cursor }];
         let deliveries = self.mount.deliver(self.imports(), publication.clone(), groups);
-        let GroupOutcome::Send(indexes) = &deliveries.outcomes[0] else { return };
+        let set_cursor = |after| {
+            let mut subscriptions = self.host.pubsub.subscriptions.borrow_mut();
+            subscriptions.get_mut(&(id, publication.topic.clone())).unwrap().cursor = Some(after);
+        };
+        let indexes = match &deliveries.outcomes[0] {
+            GroupOutcome::Send(indexes) => indexes,
+            GroupOutcome::Advance(after) => return set_cursor(*after),
+            _ => return,
+        };
         for index in indexes {
             let template = &deliveries.frames[*index as usize];
             let whole: Vec<u8> =
                 template.parts.iter().flat_map(|part| if let Part::Bytes(bytes) = part { bytes.clone() } else { Vec::new() }).collect();
             if let Some(after) = template.cursor_after {
-                let mut subscriptions = self.host.pubsub.subscriptions.borrow_mut();
-                subscriptions.get_mut(&(id, publication.topic.clone())).unwrap().cursor = Some(after);
+                set_cursor(after);
             }
             let mut lines = self.lines.borrow_mut();
             let line = lines.get_mut(&id).unwrap();
-            line.frames.push(String::from_utf8(whole).unwrap());
+            if !template.parts.is_empty() {
+                line.frames.push(String::from_utf8(whole).unwrap());
+            }
             if let Some(within) = template.alarm_after_ms {
                 line.alarm_ms = Some(line.alarm_ms.map_or(within, |alarm| alarm.min(within)));
             }
@@ -405,6 +453,13 @@ fn text(frame: Frame) -> String {
         Frame::Text(text) => text,
         Frame::Binary(_) => panic!("a binary frame"),
     }
+}
+
+/// A request that waits.
+pub struct Waiting {
+    pub id: ConnectionId,
+    state: Vec<u8>,
+    pub timeout_ms: u64,
 }
 
 /// The other end of a connection.

@@ -17,6 +17,7 @@ use crate::plasma::metrics;
 use crate::plasma::migration::MigrationRefused;
 use crate::plasma::realtime::topics;
 use crate::plasma::schema::{Schema, has_zero_character};
+use crate::plasma::sequencer::{RANGE_MAX, Reserved};
 use crate::plasma::server_db::{Operation, Policy, WriteRefused};
 use crate::registry::{BodyOut, Request, Response};
 
@@ -37,6 +38,7 @@ pub fn admin(call: &Call<'_>, name: &str, request: &Request) -> Answer {
         "db" => db(call, &Body::read(call, request)?),
         "compact" => compact(call, &Body::read(call, request)?),
         "migrate" => migrate(call, &Body::read(call, request)?),
+        "reserve" => reserve(call, &Body::read(call, request)?),
         "forget" => forget(call, &Body::read(call, request)?),
         "revoke" => revoke(call, &Body::read(call, request)?),
         "gc" => gc(call, &Body::read(call, request)?),
@@ -163,7 +165,7 @@ fn migrate(call: &Call<'_>, body: &Body) -> Answer {
     })?;
     let result = serde_json::to_value(&done).map_err(|error| Refusal::Internal(error.to_string()))?;
     if !dry_run {
-        topics::publish_pokes(call, call.engine.version(call.imports)?);
+        jobs::tell_all(call)?;
         call.migrated(&done);
     }
     json(&result)
@@ -214,6 +216,35 @@ fn reconcile(call: &Call<'_>, body: &Body) -> Answer {
         ReconcileRefused::Failure(failure) => failure.into(),
     })?;
     json(&serde_json::to_value(reconciled).map_err(|error| Refusal::Internal(error.to_string()))?)
+}
+
+/// Hands out a range of versions, or closes one.
+fn reserve(call: &Call<'_>, body: &Body) -> Answer {
+    let sequencer = &call.settings.sequencer;
+    if let Some(range) = body.0.get("close") {
+        let number = |key: &str| range.get(key).and_then(Json::as_u64).ok_or_else(|| Refusal::invalid("close must have first and epoch"));
+        let closed = call.engine.close_range(call.imports, number("first")?, number("epoch")?)?;
+        if closed {
+            jobs::tell_all(call)?;
+        }
+        return json(&json!({"ok": true, "closed": closed}));
+    }
+    let region: Option<String> = optional(body, "region", "a string")?;
+    let region = region.unwrap_or_else(|| sequencer.region.clone());
+    if region.is_empty() || region.chars().count() > 256 || region.contains('\0') {
+        return Err(Refusal::invalid("region must be a string of 1 to 256 characters"));
+    }
+    let count = optional::<u64>(body, "count", "an integer")?.unwrap_or(sequencer.reserve);
+    if !(1..=RANGE_MAX).contains(&count) {
+        return Err(Refusal::invalid(format!("count must be an integer from 1 to {RANGE_MAX}")));
+    }
+    if sequencer.reserves {
+        // Before it is there, so that none is without.
+        jobs::close_range_later(call);
+    }
+    let reserved = call.engine.reserve(call.imports, &region, count, sequencer.reserves)?;
+    let Reserved { region, first, last, epoch } = reserved;
+    json(&json!({"ok": true, "region": region, "first": first, "last": last, "epoch": epoch}))
 }
 
 fn forget(call: &Call<'_>, body: &Body) -> Answer {

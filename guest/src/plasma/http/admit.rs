@@ -15,6 +15,9 @@ use crate::plasma::settings::Settings;
 use crate::registry::{AdmitAccept, BodyPlan, Work};
 use crate::secrets;
 
+/// The longest that a pull waits for something new.
+const WAIT_MS_MAX: u64 = 60_000;
+
 /// What was found out, so that nothing is checked twice.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Admitted {
@@ -30,6 +33,9 @@ pub struct Admitted {
     pub limit: Option<usize>,
     /// A signed URL stands for the credentials.
     pub signed: bool,
+    /// `?wait`, milliseconds.
+    #[serde(default)]
+    pub wait_ms: u64,
 }
 
 impl Admitted {
@@ -76,18 +82,17 @@ pub fn admit(call: &Call<'_>, route: Option<&Route>, head: &RequestHead) -> Resu
         Route::Blob { hash, .. } if !is_hash(hash) => {
             return Err(Refusal::BlobInvalidRequest("the hash must be 64 lowercase hex digits".into()));
         }
-        Route::Snapshot | Route::Live => return Err(Refusal::NotFound),
         _ => {}
     }
     if head.method == "POST" && !has_known_coding(head) {
         return Err(Refusal::UnsupportedContentEncoding);
     }
-    let limit = if *route == Route::Pull { page_limit(call, head)? } else { None };
-    let context = serde_json::to_vec(&Admitted { limit, ..admitted }).map_err(|error| Refusal::Internal(error.to_string()))?;
+    let (limit, wait_ms) = if *route == Route::Pull { (page_limit(call, head)?, wait_ms(head)?) } else { (None, 0) };
+    let context = serde_json::to_vec(&Admitted { limit, wait_ms, ..admitted }).map_err(|error| Refusal::Internal(error.to_string()))?;
     let work = match route {
         Route::Admin(name) if name == "migrate" => Work::Long,
         Route::Admin(name) if ["gc", "reconcile"].contains(&name.as_str()) => Work::Long,
-        Route::Query => Work::Heavy,
+        Route::Query | Route::Snapshot => Work::Heavy,
         _ => Work::Usual,
     };
     let body = match route {
@@ -118,7 +123,7 @@ pub fn admit_caller(call: &Call<'_>, route: &Route, head: &RequestHead) -> Resul
     }
     let id = |name: &str| ctx.get(name).and_then(Json::as_str).map(str::to_owned);
     let (client_group_id, client_id) = (id("clientGroupID"), id("clientID"));
-    let admitted = Admitted { ctx, expires_at_ms, client_group_id, client_id, limit: None, signed: false };
+    let admitted = Admitted { ctx, expires_at_ms, client_group_id, client_id, ..Admitted::default() };
     admitted.check_ids(header_text(head, "x-plasma-client-group"), header_text(head, "x-plasma-client"))?;
     Ok(admitted)
 }
@@ -148,6 +153,15 @@ fn check_admin(call: &Call<'_>, head: &RequestHead) -> Result<(), Refusal> {
 
 fn is_hash(hash: &str) -> bool {
     hash.len() == 64 && hash.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// `?wait`: what is beyond a minute is lowered to it.
+fn wait_ms(head: &RequestHead) -> Result<u64, Refusal> {
+    let Some(text) = query_parameter(head, "wait") else { return Ok(0) };
+    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(Refusal::invalid("wait must be a number of milliseconds"));
+    }
+    Ok(text.parse().unwrap_or(u64::MAX).min(WAIT_MS_MAX))
 }
 
 /// `?limit`: what is beyond the page size is lowered to it.

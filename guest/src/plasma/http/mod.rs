@@ -14,6 +14,7 @@ mod push;
 mod query;
 mod refusal;
 mod route;
+mod waiting;
 
 use crate::gzip;
 use crate::http::{accepts_gzip, header, json_response};
@@ -26,6 +27,7 @@ use super::realtime;
 
 pub use admit::{Admitted, admit_caller};
 pub use body::{caller_of, parse_id};
+pub use query::{asked_parameters, asked_query};
 pub use refusal::Refusal;
 pub use route::{BlobPart, Route, route};
 
@@ -64,17 +66,29 @@ pub fn handle(call: &Call<'_>, request: &Request) -> Response {
         Route::Pull => pull::pull(call, request, &admitted, &watch),
         Route::Poke => realtime::open_stream(call, head, &admitted),
         Route::Query => query::query(call, request, &admitted),
+        Route::Snapshot => query::snapshot(call, request, &admitted),
+        Route::Live => realtime::open_live(call, head, &admitted),
         Route::Health => health(call),
         Route::Admin(name) => admin::admin(call, name, request),
         Route::Blob { hash, part: BlobPart::UploadUrl } => presign::upload_url(call, hash, request),
         Route::Blob { hash, part: BlobPart::DownloadUrl } => presign::download_url(call, hash, request, &admitted),
         Route::Blob { hash, part: BlobPart::Bytes } if head.method == "PUT" => blob::put(call, hash, request, &watch),
         Route::Blob { hash, part: BlobPart::Bytes } => blob::get(call, hash, head, &admitted, &watch),
-        Route::Socket | Route::Snapshot | Route::Live => Err(Refusal::NotFound),
+        Route::Socket => Err(Refusal::NotFound),
     };
     match answer {
         Ok(response) => dress(call, head, response),
         Err(refusal) => refused(call, head, route.metric(&head.method), &watch, &refusal),
+    }
+}
+
+/// Goes on with a request that waited.
+pub fn resume(call: &Call<'_>, state: &[u8]) -> Response {
+    let watch = Stopwatch::start();
+    let (head, answer) = waiting::resume(call, state, &watch);
+    match answer {
+        Ok(response) => dress(call, &head, response),
+        Err(refusal) => refused(call, &head, Route::Pull.metric(), &watch, &refusal),
     }
 }
 

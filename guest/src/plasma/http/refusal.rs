@@ -67,7 +67,7 @@ pub enum Refusal {
     ProtocolMismatch {
         /// Whose words.
         dialect: Dialect,
-        /// `push` or `pull`.
+        /// `push`, `pull`, `query` or `snapshot`.
         request: &'static str,
         /// The client's.
         got: i64,
@@ -90,6 +90,8 @@ pub enum Refusal {
     },
     /// What the client had is gone.
     ClientStateNotFound(Dialect),
+    /// The log does not reach back so far; the least version that it knows.
+    SnapshotCompacted(u64),
     /// A migration was refused.
     MigrationRefused(Json),
     /// A write of the server's side was denied.
@@ -140,6 +142,11 @@ impl Refusal {
         response
     }
 
+    /// The same where there is no status, as on a connection.
+    pub fn body(&self) -> Json {
+        self.status_and_body().1
+    }
+
     fn status_and_body(&self) -> (u16, Json) {
         let native = |dialect: &Dialect| *dialect == Dialect::Native;
         let reason = |kind: &str, reason: &str| error_body(kind, json!({ "reason": reason }));
@@ -169,6 +176,7 @@ impl Refusal {
             Refusal::TooManyMutations { limit, got } => (413, error_body("too-many-mutations", json!({"limit": limit, "got": got}))),
             Refusal::ClientStateNotFound(dialect) if native(dialect) => (410, error_body("client-state-not-found", Json::Null)),
             Refusal::ClientStateNotFound(_) => replicache("ClientStateNotFound", Json::Null),
+            Refusal::SnapshotCompacted(version) => (410, error_body("snapshot-compacted", json!({ "minVersion": version }))),
             Refusal::MigrationRefused(payload) => (409, error_body("migration-refused", payload.clone())),
             Refusal::WriteDenied { table, action } => (403, error_body("plasma-authorization", json!({"table": table, "action": action}))),
             Refusal::WriteFailed(why) => (422, reason("db-error", why)),

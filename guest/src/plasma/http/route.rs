@@ -46,7 +46,7 @@ pub enum BlobPart {
 /// Surfaces of whoever runs the server that are read.
 pub const ADMIN_READS: [&str; 4] = ["errors", "metrics", "schema", "stats"];
 /// Those that do something.
-pub const ADMIN_WRITES: [&str; 7] = ["db", "compact", "migrate", "forget", "revoke", "gc", "reconcile"];
+pub const ADMIN_WRITES: [&str; 8] = ["db", "compact", "migrate", "reserve", "forget", "revoke", "gc", "reconcile"];
 
 /// The route of a path; none: there is no such thing.
 pub fn route(base_path: &str, raw_path: &str) -> Option<Route> {

@@ -24,9 +24,9 @@ pub use builder::{Compiled, Frame, Scope, Sources, SqlBuilder};
 pub use compile::compile_exists;
 pub use evaluate::{Lookup, evaluate};
 pub use parse::{Allowed, Invalid, parse_predicate};
-pub use query::{Aggregate, AggregateFunction, Field, Join, OrderTerm, Query, Related};
+pub use query::{Aggregate, AggregateFunction, Field, Join, OrderKey, OrderTerm, Query, Related};
 pub use query_parse::parse_query;
-pub use query_sql::{CompiledQuery, compile_query};
+pub use query_sql::{CompiledQuery, compile_query, compile_query_after, with_read_auth};
 
 use std::collections::BTreeSet;
 
@@ -166,6 +166,30 @@ fn collect_dependencies<'a>(predicate: &'a Predicate, found: &mut BTreeSet<&'a s
             found.insert(&exists.table);
             collect_dependencies(&exists.condition, found);
         }
+    }
+}
+
+/// The same predicate with other names of parameters.
+pub fn with_parameters_renamed(predicate: &Predicate, rename: &dyn Fn(&str) -> String) -> Predicate {
+    let all = |parts: &[Predicate]| parts.iter().map(|part| with_parameters_renamed(part, rename)).collect();
+    let operand = |operand: &Operand| match operand {
+        Operand::Bound(Source::Parameter(name)) => Operand::Bound(Source::Parameter(rename(name))),
+        other => other.clone(),
+    };
+    match predicate {
+        Predicate::Const(_) => predicate.clone(),
+        Predicate::And(parts) => Predicate::And(all(parts)),
+        Predicate::Or(parts) => Predicate::Or(all(parts)),
+        Predicate::Not(part) => Predicate::Not(Box::new(with_parameters_renamed(part, rename))),
+        Predicate::Exists(exists) => {
+            let condition = Box::new(with_parameters_renamed(&exists.condition, rename));
+            Predicate::Exists(Exists { table: exists.table.clone(), condition })
+        }
+        Predicate::Compare(comparison) => Predicate::Compare(Comparison {
+            operator: comparison.operator,
+            left: operand(&comparison.left),
+            right: comparison.right.as_ref().map(operand),
+        }),
     }
 }
 

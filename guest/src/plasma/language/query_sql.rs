@@ -36,6 +36,11 @@ impl CompiledQuery {
         self.compiled.statement(bindings, &[])
     }
 
+    /// The same, with values for what [`compile_query_after`] left to be given.
+    pub fn statement_given(&self, bindings: &Bindings<'_>, given: &[Value]) -> Result<Statement, BindError> {
+        self.compiled.statement(bindings, given)
+    }
+
     /// What it gave, in wire form.
     pub fn rows(&self, found: &RowSet) -> Vec<Map<String, Json>> {
         let cell = |output: &Output, cell: &Value| match output {
@@ -53,7 +58,20 @@ impl CompiledQuery {
 
 /// Compiles a query. `read_auth`: whether the read predicates of all tables it touches are part of it.
 pub fn compile_query(schema: &Schema, query: &Query, dialect: Dialect, sources: &Sources, read_auth: bool) -> CompiledQuery {
-    let builder = SqlBuilder::new(dialect, sources);
+    compile_query_after(schema, query, dialect, sources, read_auth, &|_| {})
+}
+
+/// The same behind what `before` adds: common table expressions that sources name.
+pub fn compile_query_after(
+    schema: &Schema,
+    query: &Query,
+    dialect: Dialect,
+    sources: &Sources,
+    read_auth: bool,
+    before: &dyn Fn(&mut SqlBuilder<'_>),
+) -> CompiledQuery {
+    let mut builder = SqlBuilder::new(dialect, sources);
+    before(&mut builder);
     let mut compiler = Compiler { schema, query, read_auth, builder, names: BTreeMap::new(), tables: BTreeSet::new() };
     compiler.names = compiler.column_names();
     let output = if query.grouped {
@@ -69,7 +87,7 @@ pub fn compile_query(schema: &Schema, query: &Query, dialect: Dialect, sources: 
 
 /// A condition of a query with the read predicates of the tables that it reaches by `exists`. The `exists` inside those
 /// are left alone.
-pub(super) fn with_read_auth(schema: &Schema, predicate: &Predicate) -> Predicate {
+pub fn with_read_auth(schema: &Schema, predicate: &Predicate) -> Predicate {
     let all = |parts: &[Predicate]| parts.iter().map(|part| with_read_auth(schema, part)).collect();
     match predicate {
         Predicate::Const(_) | Predicate::Compare(_) => predicate.clone(),

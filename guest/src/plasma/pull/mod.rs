@@ -5,6 +5,7 @@
 //! (`visibility.rs`), so nothing is kept per client but its cookie.
 
 mod page;
+mod partial;
 mod patch;
 mod statements;
 mod visibility;
@@ -12,16 +13,18 @@ mod visibility;
 use std::collections::BTreeMap;
 
 pub use page::list_of;
-pub use statements::{PullStatements, has_key, push_list};
+pub use partial::{PartialShown, QUERIES_MAX, Shown, SyncedQuery};
+pub use statements::{PullStatements, compile_rows_where, has_key, push_list};
 
 use super::cookie::{Cookie, Loading};
 use super::engine::{Caller, DATABASE, Dialect, Engine};
 use super::failure::Failure;
+use super::query::QueryRefused;
 use super::store::changes::{self, Head};
 use super::store::clients::{self, Group};
 use crate::imports::{Imports, Query, Transaction};
 use crate::sql::Sql;
-use page::Reader;
+use page::{Reader, Who};
 use patch::{Change, Patch};
 use visibility::{Flip, Flips};
 
@@ -36,6 +39,8 @@ pub struct PullRequest {
     pub cookie: Cookie,
     /// Rows of a page; a version is never cut.
     pub rows_max: usize,
+    /// Whose rows are wanted; none: all that there are.
+    pub queries: Vec<SyncedQuery>,
 }
 
 /// What to tell the client.
@@ -68,9 +73,21 @@ pub enum PullRefused {
     /// The server has lost the client's state.
     #[error("the client group is unknown, or ahead of the server")]
     ClientStateNotFound,
+    /// One of the queries cannot be synced: 400 `invalid-request`.
+    #[error(transparent)]
+    Query(QueryRefused),
     /// See [`Failure`].
     #[error(transparent)]
     Failure(#[from] Failure),
+}
+
+impl From<QueryRefused> for PullRefused {
+    fn from(refused: QueryRefused) -> Self {
+        match refused {
+            QueryRefused::Failure(failure) => Self::Failure(failure),
+            other => Self::Query(other),
+        }
+    }
 }
 
 /// What must be written before a pull can be answered.
@@ -91,12 +108,15 @@ impl Engine {
     /// What is new for a client. Reads one view; writes only where the group must be noted.
     pub fn pull(&self, imports: Imports<'_>, caller: &Caller, request: &PullRequest) -> Result<PullReply, PullRefused> {
         let sql = self.sql(imports)?;
-        let region = &self.options.region;
+        let (shown, parameters) = self.shown_by(imports, caller, &request.queries)?;
+        let caller = partial::caller_with(caller, &request.queries);
+        let caller: &Caller = &caller;
+        let who = Who { context: &caller.context, parameters: &parameters, shown: &shown };
         for _ in 0..TRIES {
             let view = imports.executor.snapshot(DATABASE).map_err(Failure::from)?;
-            let (head, group) = clients::head_and_group(sql, view.as_ref(), region, &request.client_group_id)?;
+            let (head, group) = clients::head_and_group(sql, view.as_ref(), &request.client_group_id)?;
             match self.admit(imports, head, group.as_ref(), caller, request)? {
-                Admission::Ready { reset } => return Ok(self.read(sql, view.as_ref(), head, caller, request, reset)?),
+                Admission::Ready { reset } => return Ok(self.read(sql, view.as_ref(), head, who, request, reset)?),
                 Admission::Write => {
                     drop(view);
                     self.note_group(imports, caller, request)?;
@@ -142,7 +162,7 @@ impl Engine {
         let group_id = &request.client_group_id;
         let transaction = self.begin(imports)?;
         let view: &dyn Transaction = transaction.as_ref();
-        let (head, group) = clients::head_and_group(sql, view, &self.options.region, group_id)?;
+        let (head, group) = clients::head_and_group(sql, view, group_id)?;
         if group.as_ref().is_some_and(|group| group.user_id != caller.user_id) {
             return Err(PullRefused::ClientGroupOwner);
         }
@@ -151,7 +171,7 @@ impl Engine {
         if known != Some(&caller.context_digest) {
             // A group that never pulled was never shown anything under another one.
             let first = known.is_none();
-            let reset_version = if first { 0 } else { head.version + 1 };
+            let reset_version = if first { 0 } else { head.last + 1 };
             statements.push(clients::set_context(sql, group_id, &caller.context_digest, reset_version));
             if !first {
                 statements.push(changes::set_version(sql, &self.options.region, reset_version));
@@ -168,7 +188,7 @@ impl Engine {
         sql: &Sql,
         view: &dyn Query,
         head: Head,
-        caller: &Caller,
+        who: Who<'_>,
         request: &PullRequest,
         reset: bool,
     ) -> Result<PullReply, Failure> {
@@ -176,7 +196,7 @@ impl Engine {
         if !reset && request.cookie != Cookie::Null && asked.v == head.version {
             return Ok(nothing_new(request.cookie, head.version));
         }
-        let reader = Reader { engine: self, sql, view, context: &caller.context };
+        let reader = Reader { sql, view, who };
         let mut reset = reset;
         let mut patch = Patch::new(request.dialect);
         let mut from = asked;

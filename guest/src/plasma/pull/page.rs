@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value as Json};
 
+use super::partial::Shown;
 use super::patch::{Change, Patch, push_row};
 use crate::imports::{Query, Value};
 use crate::plasma::cookie::Loading;
-use crate::plasma::engine::Engine;
 use crate::plasma::failure::Failure;
 use crate::plasma::language::Bindings;
 use crate::plasma::store;
@@ -21,14 +21,30 @@ const ROWS_FEWER: usize = 8;
 
 /// Reads for one caller from one view.
 pub struct Reader<'a> {
-    /// Whose schema.
-    pub engine: &'a Engine,
     /// How statements are written.
     pub sql: &'a Sql,
     /// The view.
     pub view: &'a dyn Query,
+    /// For whom.
+    pub who: Who<'a>,
+}
+
+/// For whom is read.
+#[derive(Clone, Copy)]
+pub struct Who<'a> {
     /// What read predicates see as `ctx`.
     pub context: &'a Map<String, Json>,
+    /// Parameters of the queries that are synced.
+    pub parameters: &'a Map<String, Json>,
+    /// What is shown.
+    pub shown: &'a Shown,
+}
+
+impl<'a> Who<'a> {
+    /// Where predicates take their values from.
+    pub fn bindings(&self) -> Bindings<'a> {
+        Bindings { parameters: Some(self.parameters), ..Bindings::of_context(self.context) }
+    }
 }
 
 /// How far a page got.
@@ -75,7 +91,7 @@ impl Reader<'_> {
         let mut found = Found::default();
         let mut place = (from.v, u64::MAX);
         let page = loop {
-            let entries = changes::live_after(self.sql, self.view, place, chunk)?;
+            let entries = changes::live_after(self.sql, self.view, place, current, chunk)?;
             let exhausted = entries.len() < chunk;
             if let Some(last) = entries.last() {
                 place = (last.version, last.sequence);
@@ -116,10 +132,10 @@ impl Reader<'_> {
         }
         for (table, indexes) in by_table {
             // A table that a migration dropped has nothing left to show.
-            let Some(table) = self.engine.schema.table(table) else { continue };
-            let reads = self.engine.pulls.table(self.sql, table);
+            let Some(table) = self.who.shown.schema.table(table) else { continue };
+            let reads = self.who.shown.pulls.table(self.sql, table);
             let keys = list_of(indexes.iter().map(|index| entries[*index].key.as_str()));
-            let statement = reads.rows.statement(&Bindings::of_context(self.context), &[keys.into()]);
+            let statement = reads.rows.statement(&self.who.bindings(), &[keys.into()]);
             let statement = statement.map_err(|error| Failure::Unexpected(error.to_string()))?;
             for cells in store::checked(self.view.query(statement, None)?)? {
                 let position = changes::position(self.sql, cells.first().unwrap_or(&Value::Null))?;

@@ -8,7 +8,7 @@ use serde_json::{Value as Json, json};
 
 use super::visibility::compile_flips;
 use crate::imports::Dialect;
-use crate::plasma::language::{Compiled, Frame, Sources, SqlBuilder, dependencies};
+use crate::plasma::language::{Compiled, Frame, Predicate, Sources, SqlBuilder, dependencies};
 use crate::plasma::schema::{Column, Schema, Table, bulk_cell, quoted};
 use crate::plasma::table_sql::cells;
 use crate::sql::Sql;
@@ -60,7 +60,7 @@ impl PullStatements {
         if let Some(known) = self.tables.borrow().get(&table.name) {
             return known.clone();
         }
-        let made = Rc::new(TableReads { columns: table.columns.clone(), rows: compile_rows(sql, table) });
+        let made = Rc::new(TableReads { columns: table.columns.clone(), rows: compile_rows_where(sql, table, &table.auth.read) });
         self.tables.borrow_mut().insert(table.name.clone(), made.clone());
         made
     }
@@ -96,7 +96,8 @@ pub fn has_key(table: &Table, alias: &str, list: &str, dialect: Dialect) -> Stri
     table.key_columns().enumerate().map(equal).collect::<Vec<_>>().join(" AND ")
 }
 
-fn compile_rows(sql: &Sql, table: &Table) -> Compiled {
+/// The rows of a list of keys that meet a predicate: the position in the list, then all columns.
+pub fn compile_rows_where(sql: &Sql, table: &Table, predicate: &Predicate) -> Compiled {
     let dialect = sql.dialect();
     let sources = Sources::of_prefix(sql.prefix());
     let mut builder = SqlBuilder::new(dialect, &sources);
@@ -104,6 +105,6 @@ fn compile_rows(sql: &Sql, table: &Table) -> Compiled {
     push_list(&mut builder, dialect, 0, "e");
     // The list comes first: SQLite keeps the order of a cross join.
     builder.push(&format!(" CROSS JOIN {} AS \"t0\" WHERE {} AND ", sources.relation(&table.name), has_key(table, "\"t0\"", "e", dialect)));
-    builder.predicate(&table.auth.read, Frame::alias("t0"));
+    builder.predicate(predicate, Frame::alias("t0"));
     builder.finish()
 }

@@ -7,18 +7,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::{Map, Value as Json};
-
-use super::page::{Reader, list_of};
+use super::page::Reader;
 use super::patch::push_row;
 use super::statements::{has_key, push_list};
 use crate::imports::{Dialect, Value};
 use crate::plasma::cookie::Loading;
 use crate::plasma::failure::Failure;
-use crate::plasma::language::{Bindings, Compiled, Exists, Frame, Predicate, Scope, Sources, SqlBuilder};
-use crate::plasma::schema::{Schema, Table, bulk_cell, bulk_value, pk_json, quoted};
+use crate::plasma::language::{Compiled, Exists, Frame, Predicate, Scope, Sources, SqlBuilder};
+use crate::plasma::past::{column_names, images_json, images_of, images_since, keys_json, push_images, push_unchanged};
+use crate::plasma::schema::{Schema, Table, pk_json, quoted};
+use crate::plasma::store;
 use crate::plasma::store::changes::{self, Past};
-use crate::plasma::store::{self, meta};
 use crate::plasma::table_sql::cells;
 use crate::plasma::write::row_of;
 use crate::sql::Sql;
@@ -55,14 +54,14 @@ pub enum Flips {
 impl Reader<'_> {
     /// What flipped among the rows that the client has.
     pub fn flips(&self, from: &Loading, current: u64) -> Result<Flips, Failure> {
-        let pulls = &self.engine.pulls;
+        let pulls = &self.who.shown.pulls;
         if pulls.dependencies.is_empty()
             || from.p >= current
             || !changes::any_changed_after(self.sql, self.view, &pulls.depended_on, from.p)?
         {
             return Ok(Flips::None);
         }
-        let since = meta::get(self.sql, self.view, meta::IMAGES_SINCE)?.and_then(|version| version.parse::<u64>().ok());
+        let since = images_since(self.sql, self.view)?;
         if since.is_none_or(|since| since > from.p) {
             return Ok(Flips::Unknown);
         }
@@ -81,7 +80,7 @@ impl Reader<'_> {
         let mut flips = Vec::new();
         for (name, dependencies) in &pulls.dependencies {
             let touched: BTreeSet<String> = dependencies.iter().filter(|name| changed.contains_key(name.as_str())).cloned().collect();
-            let Some(table) = self.engine.schema.table(name).filter(|_| !touched.is_empty()) else { continue };
+            let Some(table) = self.who.shown.schema.table(name).filter(|_| !touched.is_empty()) else { continue };
             match self.flips_of(table, &touched, &changed, from.v)? {
                 Some(found) => flips.extend(found),
                 None => return Ok(Flips::Unknown),
@@ -98,21 +97,22 @@ impl Reader<'_> {
         changed: &BTreeMap<&str, Vec<Past>>,
         unchanged_after: u64,
     ) -> Result<Option<Vec<Flip>>, Failure> {
-        let compiled = self.engine.pulls.flips(self.sql, &self.engine.schema, table, touched);
+        let compiled = self.who.shown.pulls.flips(self.sql, &self.who.shown.schema, table, touched);
         let mut given = Vec::new();
         for name in touched {
             let past = &changed[name.as_str()];
-            given.push(Value::Text(list_of(past.iter().map(|row| row.key.as_str()))));
-            given.push(Value::Text(self.past_rows(name, past)?));
+            let table = self.who.shown.schema.table(name).ok_or_else(|| Failure::Unexpected(format!("no table {name}")))?;
+            given.push(Value::Text(keys_json(past)));
+            given.push(Value::Text(images_json(table, past)?));
         }
-        let statement = compiled.statement(&Bindings::of_context(self.context), &given);
+        let statement = compiled.statement(&self.who.bindings(), &given);
         let statement = statement.map_err(|error| Failure::Unexpected(error.to_string()))?;
         let found = store::first_rows(self.view, statement, FLIPS_MAX + 1)?;
         if found.len() > FLIPS_MAX {
             return Ok(None);
         }
         let keys: Vec<String> = found.iter().map(|cells| pk_json(&table.key_of(&row_of(table, &cells[1..])))).collect();
-        let reads = self.engine.pulls.table(self.sql, table);
+        let reads = self.who.shown.pulls.table(self.sql, table);
         let mut flips = Vec::new();
         for (position, version) in changes::versions_of(self.sql, self.view, &table.name, &keys)? {
             // What changed comes with its own entry.
@@ -129,19 +129,6 @@ impl Reader<'_> {
             flips.push(Flip { table: table.name.clone(), key: key.clone(), version, row });
         }
         Ok(Some(flips))
-    }
-
-    /// Before-images as the JSON that the statement takes.
-    fn past_rows(&self, table: &str, past: &[Past]) -> Result<String, Failure> {
-        let table = self.engine.schema.table(table).ok_or_else(|| Failure::Unexpected(format!("no table {table}")))?;
-        let mut rows = Vec::new();
-        for row in past.iter().filter_map(|past| past.row.as_deref()) {
-            let row: Map<String, Json> =
-                serde_json::from_str(row).map_err(|error| Failure::Unexpected(format!("a before-image: {error}")))?;
-            let cell = |column: &crate::plasma::schema::Column| bulk_value(column, row.get(&column.name).unwrap_or(&Json::Null));
-            rows.push(table.columns.iter().map(cell).collect::<Json>());
-        }
-        Ok(Json::Array(rows).to_string())
     }
 }
 
@@ -195,34 +182,18 @@ fn push_versions_of(builder: &mut SqlBuilder<'_>, sql: &Sql, table: &Table, give
     let dialect = sql.dialect();
     let name = |which: &str| quoted(&format!("{} {which}", table.name));
     let relation = Sources::of_prefix(sql.prefix()).relation(&table.name);
-    let columns: Vec<String> = table.columns.iter().map(|column| quoted(&column.name)).collect();
-    let columns = columns.join(", ");
-    let image = |(position, column): (usize, &crate::plasma::schema::Column)| {
-        format!("{} AS {}", bulk_cell(column, "e.value", position, dialect), quoted(&column.name))
-    };
-    let images = table.columns.iter().enumerate().map(image).collect::<Vec<_>>().join(", ");
-    builder.push(&format!("{} AS MATERIALIZED (SELECT {images} FROM ", quoted(&images_of(&table.name))));
-    push_list(builder, dialect, given + 1, "e");
+    let columns = column_names(table);
+    push_images(builder, dialect, table, given + 1);
     let of_alias = table.columns.iter().map(|column| format!("t.{}", quoted(&column.name))).collect::<Vec<_>>().join(", ");
     builder.push(&format!(
-        "), {} AS MATERIALIZED (SELECT {columns} FROM {} UNION ALL SELECT {of_alias} FROM ",
+        ", {} AS MATERIALIZED (SELECT {columns} FROM {} UNION ALL SELECT {of_alias} FROM ",
         name("touched"),
         quoted(&images_of(&table.name))
     ));
     push_list(builder, dialect, given, "e");
-    builder.push(&format!(" CROSS JOIN {relation} AS t WHERE {}", has_key(table, "t", "e", dialect)));
-    let key = table.key_columns().map(|column| quoted(&column.name)).collect::<Vec<_>>().join(", ");
-    let key_member = |(position, column): (usize, &crate::plasma::schema::Column)| bulk_cell(column, "e.value", position, dialect);
-    let key_members = table.key_columns().enumerate().map(key_member).collect::<Vec<_>>().join(", ");
-    builder
-        .push(&format!("), {} AS (SELECT {columns} FROM {relation} WHERE ({key}) NOT IN (SELECT {key_members} FROM ", name("unchanged")));
-    push_list(builder, dialect, given, "e");
-    builder.push("))");
-}
-
-/// The relation of the rows of a changed table as they were.
-fn images_of(table: &str) -> String {
-    format!("{table} images")
+    builder.push(&format!(" CROSS JOIN {relation} AS t WHERE {}), {} AS (", has_key(table, "t", "e", dialect), name("unchanged")));
+    push_unchanged(builder, sql, table, given);
+    builder.push(")");
 }
 
 /// The predicate over changed tables as they were: what is unchanged, or an image. Two questions instead of one over both, so that

@@ -3,12 +3,13 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 
+use super::live::Live;
 use crate::registry::Alarm;
 
 /// Tells this format from those of other versions.
 const FORMAT: &[u8] = b"p1";
 
-/// The longest that a stream of changes goes without a look of its own, where its credentials end.
+/// The longest that a stream of changes, or live queries, go without a look of their own, where their credentials end.
 const CHANGES_LOOK_MS: u64 = 10_000;
 
 /// How frames travel.
@@ -75,6 +76,9 @@ pub struct Attachment {
     pub expires_at_ms: Option<u64>,
     /// Set where it gets changes instead of pokes.
     pub changes: Option<Changes>,
+    /// Set where it may have live queries.
+    #[serde(default)]
+    pub live: Option<Live>,
 }
 
 impl Attachment {
@@ -96,10 +100,11 @@ impl Attachment {
         self.expires_at_ms.map(|at| at.saturating_sub(now_ms))
     }
 
-    /// The alarm that stands for the end of the credentials. For a stream of changes it is never far away: a nudge may come while
-    /// a call runs, whose outcome then puts this alarm in the place of the nudge's.
+    /// The alarm that stands for the end of the credentials. With changes and live queries it is never far away: a nudge may come
+    /// while a call runs, whose outcome then puts this alarm in the place of the nudge's.
     pub fn alarm(&self, now_ms: u64) -> Alarm {
-        let far_ms = if self.changes.is_some() { CHANGES_LOOK_MS } else { u64::MAX };
+        let looks = self.changes.is_some() || self.live.as_ref().is_some_and(Live::is_on);
+        let far_ms = if looks { CHANGES_LOOK_MS } else { u64::MAX };
         self.expires_in_ms(now_ms).map_or(Alarm::Keep, |end_ms| Alarm::AfterMs(end_ms.min(far_ms)))
     }
 }

@@ -49,6 +49,7 @@ pub fn catch_up(call: &Call<'_>, attachment: &mut Attachment, outcome: &mut Outc
         client_group_id: changes.client_group_id.clone(),
         cookie,
         rows_max: call.settings.page_rows_max,
+        queries: Vec::new(),
     };
     match call.engine.pull(call.imports, &caller, &pull) {
         Ok(reply) => {
@@ -71,9 +72,9 @@ pub fn catch_up(call: &Call<'_>, attachment: &mut Attachment, outcome: &mut Outc
             outcome.send.push(Frame::Text(events::unauthorized()));
             outcome.close = Some(close(code::UNAUTHORIZED));
         }
-        Err(PullRefused::Failure(failure)) => {
-            let retry_ms = if failure == Failure::Aborted { 0 } else { RETRY_MS };
-            let fields = json!({"problem": failure.to_string()}).to_string();
+        Err(refused @ (PullRefused::Query(_) | PullRefused::Failure(_))) => {
+            let retry_ms = if refused == PullRefused::Failure(Failure::Aborted) { 0 } else { RETRY_MS };
+            let fields = json!({"problem": refused.to_string()}).to_string();
             call.imports.effects.log(Level::Warn, "plasma: a stream of changes could not be read and looks again", &fields);
             outcome.alarm = Alarm::AfterMs(expires_in_ms.map_or(retry_ms, |end_ms| end_ms.min(retry_ms)));
         }

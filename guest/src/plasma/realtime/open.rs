@@ -5,17 +5,19 @@ use serde_json::Value as Json;
 use super::attachment::{Attachment, Changes, Transport};
 use super::changes;
 use super::events;
+use super::live::{self, Live, Subscribed};
 use super::topics::{ORDER_KEY, Presence, connection_count, group_topic, user_topic};
 use crate::contract::exports::syncline::sync::http::StreamStart;
 use crate::contract::exports::syncline::sync::socket::Accept;
+use crate::encoding::base64url_decode;
 use crate::http::{header, header_list, header_text, query_parameter};
-use crate::imports::{Mode, RequestHead, Subscription};
+use crate::imports::{Frame, Mode, RequestHead, Subscription};
 use crate::plasma::Call;
 use crate::plasma::cookie::Cookie;
 use crate::plasma::groups::Ownership;
 use crate::plasma::http::{Admitted, Answer, Refusal, Route, admit_caller, caller_of, dress, parse_id, route};
 use crate::plasma::settings::Poke;
-use crate::registry::{BodyOut, Outcome, Response, UpgradeResult};
+use crate::registry::{BodyOut, Connection, Outcome, Response, UpgradeResult};
 
 /// The subprotocol of WebSockets.
 const SUBPROTOCOL: &str = "plasma.v1";
@@ -30,9 +32,49 @@ pub fn open_stream(call: &Call<'_>, head: &RequestHead, admitted: &Admitted) -> 
         _ => return Err(Refusal::invalid("mode must be hint, or data where the server has it on")),
     };
     let start = begin(call, poke, admitted, client_group_id, Transport::Sse, changes, header_text(head, "last-event-id"))?;
+    Ok(stream(poke, start))
+}
+
+fn stream(poke: &Poke, start: Outcome) -> Response {
     let keepalive = Some((poke.ping_interval_ms, events::PING.as_bytes().to_vec()));
     let headers = vec![header("content-type", "text/event-stream"), header("cache-control", "no-cache"), header("x-accel-buffering", "no")];
-    Ok(Response { status: 200, headers, body: BodyOut::Stream(StreamStart { start, keepalive }) })
+    Response { status: 200, headers, body: BodyOut::Stream(StreamStart { start, keepalive }) }
+}
+
+/// Begins a stream of one query's results (section 8.4).
+pub fn open_live(call: &Call<'_>, head: &RequestHead, admitted: &Admitted) -> Answer {
+    let poke = call.settings.poke.as_ref().ok_or(Refusal::NotFound)?;
+    let malformed = || Refusal::invalid("q must be the base64url of a JSON object with query and params");
+    let asked = query_parameter(head, "q").and_then(|asked| base64url_decode(asked.trim_end_matches('=')));
+    let asked: Json = asked.and_then(|asked| serde_json::from_slice(&asked).ok()).ok_or_else(malformed)?;
+    let asked = asked.as_object().ok_or_else(malformed)?;
+    let one = Subscribed::parse(call, String::new(), asked.get("query"), asked.get("params"))?;
+    let user_id = caller_of(admitted).user_id;
+    check_number(call, poke, &user_id)?;
+    // Not one who could be told that there is more to pull.
+    let presence = Presence { transport: Transport::Sse, of_group: true, of_changes: false };
+    subscribe_user(call, &user_id, presence);
+    let live = Live::of_one(admitted.ctx.clone(), one);
+    let mut attachment = Attachment { transport: Transport::Sse, expires_at_ms: admitted.expires_at_ms, changes: None, live: Some(live) };
+    let mut start = Outcome { alarm: attachment.alarm(call.imports.now_ms), ..Outcome::default() };
+    start.send.push(Frame::Text(format!("retry: {}\n\n", poke.retry_ms)));
+    let connection = Connection { id: call.connection, attachment: Vec::new(), cursors: Vec::new(), failure: None };
+    live::catch_up(call, &connection, &mut attachment, &mut start, true);
+    start.attachment = Some(attachment.encode());
+    call.count_connection(Transport::Sse.name(), true);
+    Ok(stream(poke, start))
+}
+
+/// Listens to the end of the user's credentials.
+fn subscribe_user(call: &Call<'_>, user_id: &str, presence: Presence) {
+    let subscription = Subscription {
+        topic: user_topic(presence.transport, user_id),
+        mode: Mode::ForwardText,
+        group: presence.transport.name().to_owned(),
+        cursor: None,
+        presence: Some(presence.encode()),
+    };
+    call.imports.pubsub.subscribe(call.connection, subscription);
 }
 
 /// Answers a WebSocket handshake.
@@ -101,13 +143,12 @@ fn begin(
     {
         return Err(Refusal::Forbidden("client-group-owner"));
     }
-    if connection_count(call, &user_id) as u64 >= poke.connections_per_user_max {
-        return Err(Refusal::Forbidden("too-many-connections"));
-    }
+    check_number(call, poke, &user_id)?;
     let presence = Presence { transport, of_group: client_group_id.is_some(), of_changes: changes.is_some() };
     subscribe(call, poke, &user_id, client_group_id.as_deref(), presence);
     let version = call.engine.version(call.imports)?;
-    let mut attachment = Attachment { transport, expires_at_ms: admitted.expires_at_ms, changes };
+    let live = (transport == Transport::Ws).then(|| Live::new(admitted.ctx.clone()));
+    let mut attachment = Attachment { transport, expires_at_ms: admitted.expires_at_ms, changes, live };
     let of_changes = attachment.changes.is_some();
     let mut outcome = Outcome {
         send: vec![events::hello(transport, version, poke.ping_interval_ms, poke.retry_ms, of_changes)],
@@ -124,12 +165,20 @@ fn begin(
         }
         // A version that is not there yet: the server went back to older data, which the client learns when it pulls.
         if last_event_id.and_then(|id| id.parse::<u64>().ok()).is_some_and(|seen| seen != version) {
-            outcome.send.push(crate::imports::Frame::Text(events::poke(transport, version)));
+            outcome.send.push(Frame::Text(events::poke(transport, version)));
         }
     }
     outcome.attachment = Some(attachment.encode());
     call.count_connection(transport.name(), true);
     Ok(outcome)
+}
+
+/// A user has so many connections at most.
+fn check_number(call: &Call<'_>, poke: &Poke, user_id: &str) -> Result<(), Refusal> {
+    match connection_count(call, user_id) as u64 >= poke.connections_per_user_max {
+        true => Err(Refusal::Forbidden("too-many-connections")),
+        false => Ok(()),
+    }
 }
 
 /// Everything that a connection listens to. It must come before whatever is read for the client.
@@ -147,7 +196,7 @@ fn subscribe(call: &Call<'_>, poke: &Poke, user_id: &str, client_group_id: Optio
     } else {
         subscribe(call.poke_topic(transport), Mode::ForwardText, None, None);
     }
-    subscribe(user_topic(transport, user_id), Mode::ForwardText, None, Some(presence));
+    subscribe_user(call, user_id, presence);
     if let Some(id) = client_group_id {
         subscribe(group_topic(id), Mode::ForwardText, None, Some(presence));
     }

@@ -3,6 +3,7 @@
 use serde_json::{Value as Json, json};
 
 use super::attachment::{Attachment, Transport};
+use super::live::{self, Live};
 use super::{changes, coalesce, events};
 use crate::imports::Frame;
 use crate::plasma::Call;
@@ -16,18 +17,30 @@ pub fn receive(call: &Call<'_>, connection: &Connection, inputs: Vec<Input>) -> 
         outcome.close = Some(close(code::RESTART));
         return outcome;
     };
+    // Live queries are looked at once, whatever came for them.
+    let (mut begun, mut look) = (false, false);
     for input in inputs {
         match input {
-            Input::Frame(frame) => answer(call, &frame, &mut outcome),
-            Input::Wake => wake(call, connection, &mut attachment, &mut outcome),
-            Input::Drained => changes::drained(call, &mut attachment, &mut outcome),
+            Input::Frame(frame) => begun |= answer(call, &frame, &mut attachment, &mut outcome),
+            Input::Wake => {
+                wake(call, connection, &mut attachment, &mut outcome);
+                look = true;
+            }
+            Input::Drained => {
+                changes::drained(call, &mut attachment, &mut outcome);
+                look |= attachment.live.as_mut().is_some_and(Live::drained);
+            }
             Input::TaskDone(_) | Input::TaskFailed(_) => {}
         }
         if outcome.close.is_some() {
             break;
         }
     }
-    if attachment.changes.is_some() {
+    let is_on = attachment.live.as_ref().is_some_and(Live::is_on);
+    if outcome.close.is_none() && (begun || look && is_on) {
+        live::catch_up(call, connection, &mut attachment, &mut outcome, begun);
+    }
+    if attachment.changes.is_some() || begun || is_on {
         outcome.attachment = Some(attachment.encode());
     }
     outcome
@@ -40,7 +53,7 @@ pub fn closed(call: &Call<'_>, connection: &Connection) {
     }
 }
 
-/// The alarm stands for the end of the credentials, for a coalesced poke, and for changes to be read.
+/// The alarm stands for the end of the credentials, for a coalesced poke, for changes to be read, and for live queries.
 fn wake(call: &Call<'_>, connection: &Connection, attachment: &mut Attachment, outcome: &mut Outcome) {
     if attachment.expires_in_ms(call.imports.now_ms) == Some(0) {
         if attachment.transport == Transport::Sse {
@@ -57,8 +70,8 @@ fn wake(call: &Call<'_>, connection: &Connection, attachment: &mut Attachment, o
     }
 }
 
-/// A frame of the client.
-fn answer(call: &Call<'_>, frame: &Frame, outcome: &mut Outcome) {
+/// A frame of the client; whether it changed what live queries there are.
+fn answer(call: &Call<'_>, frame: &Frame, attachment: &mut Attachment, outcome: &mut Outcome) -> bool {
     let message = match frame {
         Frame::Text(text) => serde_json::from_str::<Json>(text).ok(),
         Frame::Binary(_) => None,
@@ -66,18 +79,29 @@ fn answer(call: &Call<'_>, frame: &Frame, outcome: &mut Outcome) {
     let kind = message.as_ref().and_then(|message| message.get("type")).and_then(Json::as_str);
     let (Some(message), Some(kind)) = (&message, kind) else {
         outcome.close = Some(close(code::BAD_MESSAGE));
-        return;
+        return false;
     };
     let reply = match kind {
         "ping" => json!({"type": "pong"}),
-        "live.start" => {
-            json!({"type": "live.error", "id": message.get("id"), "error": "not-found", "reason": "this server has no live select"})
+        "live.start" | "live.stop" => {
+            let Some(live) = &mut attachment.live else {
+                // It was opened before there was live select.
+                outcome.close = Some(close(code::RESTART));
+                return false;
+            };
+            if kind == "live.start" {
+                live::start(call, live, message, outcome);
+            } else {
+                live.remove(message.get("id").and_then(Json::as_str).unwrap_or_default());
+                outcome.send.push(Frame::Text(json!({"type": "live.stopped", "id": message.get("id")}).to_string()));
+            }
+            return true;
         }
-        "live.stop" => json!({"type": "live.stopped", "id": message.get("id")}),
         _ => {
             call.report(&[crate::plasma::errors::Report::InvalidRequest { reason: "unknown type of message".into() }]);
             json!({"type": "error", "error": "invalid-request", "reason": "unknown type"})
         }
     };
     outcome.send.push(Frame::Text(reply.to_string()));
+    false
 }

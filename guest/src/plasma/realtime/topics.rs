@@ -5,6 +5,7 @@
 //! | `plasma/v/sse`, `plasma/v/ws` | connections that are poked | the encoded poke |
 //! | `plasma/v/throttled` | the same, where pokes are coalesced | the version |
 //! | `plasma/v/changes` | streams of changes | the version |
+//! | `plasma/v/live` | connections with live queries | the version and the tables that it changed |
 //! | `plasma/cg/<clientGroupID>` | every connection of the group, so that it can be found | nothing |
 //! | `plasma/user/sse/<userId>`, `plasma/user/ws/<userId>` | every connection of the user, so that it can be found | the end of its credentials |
 

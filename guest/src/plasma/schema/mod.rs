@@ -253,6 +253,15 @@ impl Schema {
         self.tables.binary_search_by(|table| table.name.as_str().cmp(name)).ok().map(|position| &self.tables[position])
     }
 
+    /// The same with other rules for who sees a row.
+    pub fn with_read_rules(&self, mut rule: impl FnMut(&Table) -> Predicate) -> Self {
+        let mut schema = self.clone();
+        for table in &mut schema.tables {
+            table.auth.read = rule(table);
+        }
+        schema
+    }
+
     /// Whether some column is a `file`.
     pub fn has_files(&self) -> bool {
         self.tables.iter().flat_map(|table| &table.columns).any(|column| column.column_type == ColumnType::File)

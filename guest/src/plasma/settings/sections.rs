@@ -125,9 +125,6 @@ impl Rest {
         if self.change_log.triggers {
             warnings.push("changeLog.triggers: has no effect in this version".into());
         }
-        if self.sequencer.reserves || self.sequencer.reserve > 1 {
-            warnings.push("sequencer.mode: ranges are not reserved in this version; versions are given out by row-lock".into());
-        }
         if self.poke.is_none() {
             warnings.push("poke: off: clients learn of changes only when they pull".into());
         }

@@ -12,33 +12,52 @@ use crate::sql::Sql;
 /// The current version and where the log begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Head {
-    /// The newest version.
+    /// The newest version below which nothing is open: the one that readers see.
     pub version: u64,
+    /// The newest version that was given out; the next one is the one after it.
+    pub last: u64,
     /// Below it the log is not whole.
     pub min_version: u64,
 }
 
+/// What the [`Head`] is read from. All regions share one order, and each notes the last version that it gave out.
+pub const HEAD: &str = "SELECT max(version) AS last, max(min_version) AS min_version, \
+                        (SELECT min(first_version) FROM {}_plasma_open_ranges) AS held_from FROM {}_plasma_region_versions";
+
 /// Asks for the [`Head`].
-pub fn head_statement(sql: &Sql, region: &str) -> Statement {
-    sql.statement("SELECT version, min_version FROM {}_plasma_region_versions WHERE region = ?", [region.into()])
+pub fn head_statement(sql: &Sql) -> Statement {
+    sql.statement(HEAD, [])
 }
 
 /// Reads the answer to [`head_statement`]; zeros before the first version.
 pub fn head_of(rows: &[Vec<Value>]) -> Result<Head, Failure> {
-    match rows.first() {
-        Some(row) => Ok(Head { version: unsigned(&row[0])?, min_version: unsigned(&row[1])? }),
-        None => Err(Failure::Unexpected("the region has no version".into())),
-    }
+    rows.first().map_or_else(|| Err(Failure::Unexpected("no region has a version".into())), |row| head_of_row(row))
+}
+
+/// Reads the columns of [`HEAD`].
+pub fn head_of_row(row: &[Value]) -> Result<Head, Failure> {
+    let (last, min_version) = (unsigned(&row[0])?, unsigned(&row[1])?);
+    let version = match &row[2] {
+        Value::Null => last,
+        held_from => last.min(unsigned(held_from)?.saturating_sub(1)),
+    };
+    Ok(Head { version, last, min_version })
 }
 
 /// The [`Head`].
-pub fn head(sql: &Sql, view: &dyn Query, region: &str) -> Result<Head, Failure> {
-    head_of(&view.query(head_statement(sql, region), None)?.rows)
+pub fn head(sql: &Sql, view: &dyn Query) -> Result<Head, Failure> {
+    head_of(&view.query(head_statement(sql), None)?.rows)
 }
 
-/// Makes a version the current one.
+/// Notes the last version that a region gave out.
 pub fn set_version(sql: &Sql, region: &str, version: u64) -> Statement {
     sql.statement("UPDATE {}_plasma_region_versions SET version = ? WHERE region = ?", [number(version), region.into()])
+}
+
+/// Lets a region give out versions, if it does not yet.
+pub fn add_region(sql: &Sql, region: &str) -> Statement {
+    let template = "INSERT INTO {}_plasma_region_versions (region, version, min_version) VALUES (?, 0, 0) ON CONFLICT (region) DO NOTHING";
+    sql.statement(template, [region.into()])
 }
 
 /// Raises the beginning of the log.
@@ -135,12 +154,12 @@ pub struct Entry {
     pub put: bool,
 }
 
-/// The live entries after a place, in order, at most so many.
-pub fn live_after(sql: &Sql, view: &dyn Query, after: (u64, u64), rows_max: usize) -> Result<Vec<Entry>, Failure> {
+/// The live entries after a place, up to a version, in order, at most so many.
+pub fn live_after(sql: &Sql, view: &dyn Query, after: (u64, u64), up_to: u64, rows_max: usize) -> Result<Vec<Entry>, Failure> {
     let template = "SELECT version, seq, tbl, pk, op FROM {}_plasma_changes WHERE newest = 1 AND (version, seq) > (?, ?) \
-                    ORDER BY version, seq LIMIT ?";
+                    AND version <= ? ORDER BY version, seq LIMIT ?";
     let limit = number(rows_max as u64);
-    let found = rows(sql, view, template, [number(after.0), number(after.1), limit])?;
+    let found = rows(sql, view, template, [number(after.0), number(after.1), number(up_to), limit])?;
     let entry = |row: Vec<Value>| {
         let [version, sequence, table, key, op] = <[Value; 5]>::try_from(row).map_err(|_| Failure::Unexpected("five columns".into()))?;
         let (version, sequence) = (unsigned(&version)?, unsigned(&sequence)?);
@@ -187,10 +206,7 @@ pub struct Past {
 
 /// The rows of a table that changed after a version, as they were at it. None: more than `rows_max` entries.
 pub fn changed_since(sql: &Sql, view: &dyn Query, table: &str, version: u64, rows_max: usize) -> Result<Option<Vec<Past>>, Failure> {
-    let before = match sql.dialect() {
-        Dialect::Sqlite => "before",
-        Dialect::Postgres => "CAST(before AS text)",
-    };
+    let before = before_text(sql.dialect());
     let template = format!("SELECT pk, op, {before} FROM {{}}_plasma_changes WHERE tbl = ? AND version > ? ORDER BY version, seq");
     let statement = sql.statement(&template, [table.into(), number(version)]);
     let found = first_rows(view, statement, rows_max + 1)?;
@@ -200,12 +216,53 @@ pub fn changed_since(sql: &Sql, view: &dyn Query, table: &str, version: u64, row
     let mut seen = std::collections::HashSet::new();
     let mut past = Vec::new();
     for row in found {
-        let [key, op, before] = <[Value; 3]>::try_from(row).map_err(|_| Failure::Unexpected("three columns".into()))?;
-        let (key, op, row) = (text(key)?, text(op)?, optional_text(before)?);
+        let row = past_of(row)?;
         // The first entry after the version has the row of that version.
-        if seen.insert(key.clone()) {
-            past.push(Past { key, missing: op == "del" && row.is_none(), row });
+        if seen.insert(row.key.clone()) {
+            past.push(row);
         }
     }
     Ok(Some(past))
+}
+
+/// The same, however many they are. The database looks for the first entry of each row, since the log may be long.
+pub fn all_changed_since(sql: &Sql, view: &dyn Query, table: &str, version: u64) -> Result<Vec<Past>, Failure> {
+    let template = format!(
+        "SELECT pk, op, {} FROM (SELECT pk, op, before, row_number() OVER (PARTITION BY pk ORDER BY version, seq) AS place \
+         FROM {{}}_plasma_changes WHERE tbl = ? AND version > ?) AS entries WHERE place = 1",
+        before_text(sql.dialect())
+    );
+    rows(sql, view, &template, [table.into(), number(version)])?.into_iter().map(past_of).collect()
+}
+
+/// A before-image as text.
+fn before_text(dialect: Dialect) -> &'static str {
+    match dialect {
+        Dialect::Sqlite => "before",
+        Dialect::Postgres => "CAST(before AS text)",
+    }
+}
+
+/// Key, operation and before-image of the first entry of a row after a version.
+fn past_of(row: Vec<Value>) -> Result<Past, Failure> {
+    let [key, op, before] = <[Value; 3]>::try_from(row).map_err(|_| Failure::Unexpected("three columns".into()))?;
+    let (key, op, row) = (text(key)?, text(op)?, optional_text(before)?);
+    Ok(Past { key, missing: op == "del" && row.is_none(), row })
+}
+
+/// The newest version that was committed before a time, by halving: times grow with versions.
+pub fn version_before(sql: &Sql, view: &dyn Query, head: Head, time_ms: u64) -> Result<u64, Failure> {
+    let (mut low, mut high) = (0, head.version);
+    while low < high {
+        let middle = high - (high - low) / 2;
+        // The first entry from the middle on tells of all versions between them, which wrote nothing.
+        let template = "SELECT version, at FROM {}_plasma_changes WHERE version >= ? ORDER BY version, seq LIMIT 1";
+        let found = rows(sql, view, template, [number(middle)])?;
+        let before = match found.first() {
+            Some(row) => unsigned(&row[1])? < time_ms,
+            None => false,
+        };
+        if before { low = middle } else { high = middle - 1 }
+    }
+    Ok(low)
 }

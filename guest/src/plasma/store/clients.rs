@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value as Json, json};
 
-use super::changes::Head;
+use super::changes::{self, HEAD, Head};
 use super::{list, list_text, number, optional_text, rows, text, unsigned};
 use crate::imports::{Query, Statement, Value};
 use crate::plasma::failure::Failure;
@@ -50,13 +50,15 @@ fn group_of_row(row: Vec<Value>) -> Result<Group, Failure> {
 }
 
 /// Head and group in one question: all that an idle pull needs.
-pub fn head_and_group(sql: &Sql, view: &dyn Query, region: &str, group_id: &str) -> Result<(Head, Option<Group>), Failure> {
-    let template = "SELECT v.version, v.min_version, g.uid, g.ctx_digest, g.reset_version, g.seen_at \
-                    FROM {}_plasma_region_versions AS v LEFT JOIN {}_plasma_client_groups AS g ON g.cg = ? WHERE v.region = ?";
-    let found = rows(sql, view, template, [group_id.into(), region.into()])?;
-    let mut row = found.into_iter().next().ok_or_else(|| Failure::Unexpected("the region has no version".into()))?;
-    let head = Head { version: unsigned(&row[0])?, min_version: unsigned(&row[1])? };
-    let group = row.split_off(2);
+pub fn head_and_group(sql: &Sql, view: &dyn Query, group_id: &str) -> Result<(Head, Option<Group>), Failure> {
+    let template = format!(
+        "SELECT v.last, v.min_version, v.held_from, g.uid, g.ctx_digest, g.reset_version, g.seen_at \
+         FROM ({HEAD}) AS v LEFT JOIN {{}}_plasma_client_groups AS g ON g.cg = ?"
+    );
+    let found = rows(sql, view, &template, [group_id.into()])?;
+    let mut row = found.into_iter().next().ok_or_else(|| Failure::Unexpected("no region has a version".into()))?;
+    let group = row.split_off(3);
+    let head = changes::head_of_row(&row)?;
     let group = if group[0] == Value::Null { None } else { Some(group_of_row(group)?) };
     Ok((head, group))
 }

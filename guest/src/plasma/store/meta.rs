@@ -13,6 +13,8 @@ pub const SCHEMA_VERSION: &str = "schemaVersion";
 pub const FORMAT: &str = "format";
 /// The version from which on before-images are kept; absent where they are not.
 pub const IMAGES_SINCE: &str = "imagesSince";
+/// How many ranges of versions were handed out.
+pub const EPOCH: &str = "epoch";
 /// The mutation of the app that is under way; there only inside its transaction.
 pub const OPEN: &str = "open";
 

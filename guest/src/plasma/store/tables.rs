@@ -60,6 +60,10 @@ pub fn create(sql: &Sql) -> Vec<Statement> {
             "CREATE TABLE IF NOT EXISTS {{}}_plasma_region_versions (region {text} NOT NULL PRIMARY KEY, version BIGINT NOT NULL, \
              min_version BIGINT NOT NULL){clustered}"
         ),
+        format!(
+            "CREATE TABLE IF NOT EXISTS {{}}_plasma_open_ranges (first_version BIGINT NOT NULL PRIMARY KEY, last_version BIGINT NOT NULL, \
+             region {text} NOT NULL, epoch BIGINT NOT NULL, until_ms BIGINT NOT NULL){clustered}"
+        ),
         format!("CREATE TABLE IF NOT EXISTS {{}}_plasma_meta (key {text} NOT NULL PRIMARY KEY, value {text} NOT NULL){clustered}"),
         format!(
             "CREATE TABLE IF NOT EXISTS {{}}_plasma_migrations (id BIGINT NOT NULL PRIMARY KEY, \"from\" {text}, \"to\" {text} NOT NULL, \

@@ -28,7 +28,9 @@ fn pushes_and_pulls_find_every_row_by_a_key() {
             // Lists in parameters, and the rows that changed, are walked; tables are not.
             let walks = step.starts_with("SCAN ") && !step.contains("VIRTUAL TABLE") && !step.contains("CONSTANT ROW");
             let of_changes = ["SCAN c1", "SCAN c2", "SCAN members images", "SCAN e9"].contains(&step.as_str());
-            assert!(!walks || of_changes, "{step}\n{text}");
+            // There are few regions.
+            let of_regions = step.contains("_plasma_region_versions") || step == "SCAN v";
+            assert!(!walks || of_changes || of_regions, "{step}\n{text}");
         }
     }
 }

@@ -196,7 +196,7 @@ impl World {
         dialect: Dialect,
     ) -> Result<PullReply, PullRefused> {
         let cookie = Cookie::parse(cookie).unwrap();
-        let request = PullRequest { dialect, client_group_id: group.into(), cookie, rows_max };
+        let request = PullRequest { dialect, client_group_id: group.into(), cookie, rows_max, queries: Vec::new() };
         self.engine.pull(self.host.imports(), caller, &request)
     }
 

@@ -6,6 +6,7 @@ mod bad_input;
 mod blobs;
 mod growing;
 mod lagging;
+mod live;
 mod pokes;
 mod pull;
 mod push;

@@ -47,6 +47,21 @@ async fn cursors_are_part_of_the_group_where_they_are_asked_for() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn frames_by_cursor_are_for_quiet_connections_and_others_look_for_themselves() {
+    let server = server(json!({})).await;
+    let mut publisher = Client::connect(server.address).await;
+    let mut busy = listener(&server, "t deliver-by-cursor g 4").await;
+    let mut quiet = listener(&server, "t deliver-by-cursor g 4").await;
+    // The publication comes while a call of its own is under way, which may have read what it tells of.
+    busy.say("numbered t 5 five\necho said").await;
+    busy.hears(&["said", "wake"]).await;
+    quiet.hears(&["g of 1: five since 4"]).await;
+    publisher.say("numbered t 6 six").await;
+    busy.hears(&["g of 2: six since 4"]).await;
+    quiet.hears(&["g of 2: six since 5"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_group_may_be_left_out_or_thrown_out() {
     let server = server(json!({})).await;
     let mut publisher = Client::connect(server.address).await;
