@@ -62,7 +62,10 @@ client.subscribe(
   }),
   ({ todos, attachments }) => {
     const of = (id: string) => attachments.filter(({ todoId }) => todoId === id);
-    at("#todos").replaceChildren(...todos.sort(byAge).map((todo) => todoView(todo, of(todo.id))));
+    // Whoever is writing goes on.
+    const writing = document.activeElement?.matches(".title") ? document.activeElement.closest("li") : null;
+    const view = (todo: Todo) => (writing?.dataset.id === todo.id ? writing : todoView(todo, of(todo.id)));
+    at("#todos").replaceChildren(...todos.sort(byAge).map(view));
   },
 );
 
