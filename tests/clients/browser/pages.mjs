@@ -2,6 +2,7 @@
 
 import { EventEmitter } from "node:events";
 import { existsSync } from "node:fs";
+import { isDeepStrictEqual } from "node:util";
 import { chromium } from "playwright-core";
 import { DEADLINE_MS } from "../harness/wait.mjs";
 
@@ -46,12 +47,13 @@ export class Page extends EventEmitter {
 
   /** Waits until a function in the page gives what is expected. */
   async shows(look, expected) {
-    const fits = ([source, wanted]) => JSON.stringify(new Function(`return (${source})()`)()) === wanted;
-    try {
-      await this.#page.waitForFunction(fits, [look.toString(), JSON.stringify(expected)]);
-    } catch (error) {
+    const deadline = Date.now() + DEADLINE_MS;
+    for (;;) {
       const seen = await this.#page.evaluate(look);
-      throw new Error(`${this.name} shows ${JSON.stringify(seen)} and not ${JSON.stringify(expected)}`, { cause: error });
+      if (isDeepStrictEqual(seen, expected)) return;
+      if (Date.now() > deadline) throw new Error(`${this.name} shows ${JSON.stringify(seen)} and not ${JSON.stringify(expected)}`);
+      // The next look is at the next frame.
+      await this.#page.evaluate(() => new Promise((resolve) => requestAnimationFrame(resolve)));
     }
   }
 
