@@ -1,10 +1,11 @@
 //! How the servers of plasma are set: as the conformance tests are.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use serde_json::Value as Json;
+use syncline_tests::process::binary;
 
 use crate::server::{Launch, Rows, Server};
 
@@ -21,6 +22,24 @@ pub fn launch(disk: &Path, rows: Rows) -> anyhow::Result<Launch> {
     std::fs::write(&file, settings.to_string())?;
     let mount = format!("protocol = \"plasma\"\npath = \"/sync\"\nsettings_file = {:?}\n", file.display().to_string());
     Ok(Launch { mount, rows })
+}
+
+/// The same with an app, whose hooks are not asked for.
+pub fn launch_with_app(disk: &Path, app: &Path) -> anyhow::Result<Launch> {
+    let mut launch = launch(disk, Rows::Sqlite)?;
+    launch.mount += &format!("app = {:?}\n", app.display().to_string());
+    Ok(launch)
+}
+
+/// An app in TypeScript, with the mutator that the benchmarks call.
+pub async fn typescript_app(disk: &Path) -> anyhow::Result<PathBuf> {
+    let script = crate::server::clients_folder().join("plasma/bench_app.mjs");
+    ensure!(script.with_file_name("../node_modules/esbuild").exists(), "packages of the real clients are missing: `make bench` installs them");
+    let app = std::path::absolute(disk.join("typescript-app.wasm"))?;
+    let mut building = tokio::process::Command::new("node");
+    let ended = building.arg(script).arg(&app).env("SYNCLINE_BIN", binary()).kill_on_drop(true).status().await?;
+    ensure!(ended.success(), "the app was not built: {ended}");
+    Ok(app)
 }
 
 /// The Node peer of plasma.
