@@ -63,23 +63,17 @@ impl Server {
 
     /// Our own server, on a folder of its own below `disk`.
     pub async fn syncline(disk: &Path, launch: impl Into<Launch>) -> anyhow::Result<Rc<Self>> {
-        let launch = launch.into();
-        let name = match launch.rows {
-            Rows::Sqlite => "syncline",
-            Rows::NotDurable => "durability off",
-            Rows::Postgres(_) => "syncline on PostgreSQL",
-        };
-        Self::syncline_as(name, disk, launch).await
-    }
-
-    /// The same under a name of its own.
-    pub async fn syncline_as(name: &str, disk: &Path, launch: Launch) -> anyhow::Result<Rc<Self>> {
-        let folder = Rc::new(TempDir::new_in(disk)?);
+        let (launch, folder) = (launch.into(), Rc::new(TempDir::new_in(disk)?));
         // Compiled code is shared, but for the case that measures starts.
         let (data, shared) = (folder.path().join("data"), disk.join("cache"));
         std::fs::create_dir_all(&shared)?;
         std::fs::create_dir(&data)?;
         std::os::unix::fs::symlink(std::path::absolute(shared)?, data.join("cache"))?;
+        let name = match launch.rows {
+            Rows::Sqlite => "syncline",
+            Rows::NotDurable => "durability off",
+            Rows::Postgres(_) => "syncline on PostgreSQL",
+        };
         Ok(Self::spawn(name, syncline_command(folder.path(), launch)?, Some(folder)).await)
     }
 

@@ -104,9 +104,9 @@ async fn mutators(context: &mut Context) -> anyhow::Result<()> {
     let typescript = ("app in TypeScript", Mutations::CreateByApp, settings::launch_with_app(disk, &typescript)?);
     let mut contestants: Vec<Box<dyn Contestant>> = Vec::new();
     for (name, mutations, launch) in [of_settings, rust, typescript] {
-        let server = Server::syncline_as(name, disk, launch).await?;
+        let server = Server::syncline(disk, launch).await?;
         let load = Loaded::new(&server, Pusher::many_that(mutations, &server, LARGE.1, LARGE.0).await?);
-        contestants.push(Box::new(load.weighing(u32::try_from(LARGE.0)?)));
+        contestants.push(Box::new(load.weighing(u32::try_from(LARGE.0)?).named(name)));
     }
     let operation = format!("a mutation that makes a row, in pushes of {} by {} connections; times are those of a push", LARGE.0, LARGE.1);
     let case = context.compare(targets::MUTATORS, &operation, contestants).await?;
