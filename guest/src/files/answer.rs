@@ -32,7 +32,11 @@ pub fn answer(settings: &Settings, imports: Imports<'_>, head: &RequestHead) -> 
         // It was there a moment ago.
         Err(StorageError::NotFound) => text_response(404, "not found"),
         Err(error) => {
-            imports.effects.log(Level::Warn, "files: a file cannot be read", &serde_json::json!({"error": format!("{error:?}")}).to_string());
+            imports.effects.log(
+                Level::Warn,
+                "files: a file cannot be read",
+                &serde_json::json!({"error": format!("{error:?}")}).to_string(),
+            );
             let mut response = text_response(503, "unavailable");
             response.headers.push(header("retry-after", "1"));
             response

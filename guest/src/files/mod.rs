@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use crate::http::{header, text_response};
 use crate::imports::{ConnectionId, Imports, RequestHead};
-use crate::registry::{AdmitAccept, Admission, BodyPlan, Mount, Plan, Protocol, Request, Response, Work};
+use crate::registry::{Admission, AdmitAccept, BodyPlan, Mount, Plan, Protocol, Request, Response, Work};
 
 mod answer;
 mod plan;

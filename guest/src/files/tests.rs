@@ -6,13 +6,9 @@ use crate::test_host::HostInMemory;
 /// A host with some files.
 fn host() -> HostInMemory {
     let host = HostInMemory::default();
-    for (path, content) in [
-        ("index.html", "<p>home"),
-        ("a b.txt", "text"),
-        ("deep/index.html", "<p>deep"),
-        (".env", "secret"),
-        (".well-known/x", "known"),
-    ] {
+    for (path, content) in
+        [("index.html", "<p>home"), ("a b.txt", "text"), ("deep/index.html", "<p>deep"), (".env", "secret"), (".well-known/x", "known")]
+    {
         host.storage.objects.borrow_mut().insert(format!("files/{path}"), content.into());
     }
     host

@@ -43,7 +43,10 @@ pub fn launch_with_app(disk: &Path, app: &Path) -> anyhow::Result<Launch> {
 /// An app in TypeScript, with the mutator that the benchmarks call.
 pub async fn typescript_app(disk: &Path) -> anyhow::Result<PathBuf> {
     let script = crate::server::clients_folder().join("plasma/bench_app.mjs");
-    ensure!(script.with_file_name("../node_modules/esbuild").exists(), "packages of the real clients are missing: `make bench` installs them");
+    ensure!(
+        script.with_file_name("../node_modules/esbuild").exists(),
+        "packages of the real clients are missing: `make bench` installs them"
+    );
     let app = std::path::absolute(disk.join("typescript-app.wasm"))?;
     let mut building = tokio::process::Command::new("node");
     let ended = building.arg(script).arg(&app).env("SYNCLINE_BIN", binary()).kill_on_drop(true).status().await?;
