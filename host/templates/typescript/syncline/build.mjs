@@ -1,7 +1,23 @@
 // Makes an app component: the source in one piece, in an engine that runs it.
 
-import { mkdir, writeFile } from "node:fs/promises";
-import { dirname } from "node:path";
+import { mkdir, readFile, readdir, writeFile } from "node:fs/promises";
+import { dirname, join } from "node:path";
+
+const PACKAGE = /^package ([^;]+);/m;
+
+/** The interfaces of a folder in one text; componentize-js does not read folders on every version of Node. */
+async function interfacesOf(folder) {
+  const packages = new Map();
+  for (const dependency of await readdir(join(folder, "deps"))) {
+    for (const file of await readdir(join(folder, "deps", dependency))) {
+      const text = await readFile(join(folder, "deps", dependency, file), "utf8");
+      const [declared, name] = PACKAGE.exec(text);
+      packages.set(name, (packages.get(name) ?? "") + text.replace(declared, ""));
+    }
+  }
+  const world = await readFile(join(folder, "world.wit"), "utf8");
+  return [world, ...Array.from(packages, ([name, text]) => `package ${name} {${text}}`)].join("\n");
+}
 
 /**
  * `entry`: the module that exports `app`. `wit`: the folder of the interfaces. `output`: where the component goes.
@@ -18,7 +34,7 @@ export async function buildApp({ esbuild, componentize, entry, wit, output }) {
     write: false,
   });
   const { component } = await componentize(bundled.outputFiles[0].text, {
-    witPath: wit,
+    witWorld: await interfacesOf(wit),
     worldName: "component",
     // An app has no network. Clock, random numbers and `console` it has.
     disableFeatures: ["http", "fetch-event"],
