@@ -10,7 +10,8 @@ const at = <Kind extends HTMLElement>(selector: string) => document.querySelecto
 
 /** An element with properties and children. */
 function make<Tag extends keyof HTMLElementTagNameMap>(tag: Tag, properties: Partial<HTMLElementTagNameMap[Tag]>, ...children: Node[]) {
-  const element = Object.assign(document.createElement(tag), properties);
+  const element = document.createElement(tag);
+  Object.assign(element, properties);
   element.append(...children);
   return element;
 }

@@ -5,7 +5,7 @@ import { dirname, join } from "node:path";
 
 const PACKAGE = /^package ([^;]+);/m;
 
-/** The interfaces of a folder in one text; componentize-js does not read folders on every version of Node. */
+/** The interfaces of a folder in one text; componentize-js 0.23 does not find folders. */
 async function interfacesOf(folder) {
   const packages = new Map();
   for (const dependency of await readdir(join(folder, "deps"))) {
