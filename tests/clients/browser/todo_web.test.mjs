@@ -5,13 +5,18 @@ import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { after } from "node:test";
 import { fileURLToPath } from "node:url";
-import { Server } from "../harness/server.mjs";
+import { APP_START_MS, Server } from "../harness/server.mjs";
 import { Stage, stories } from "../harness/stage.mjs";
 import { Page, launch } from "./pages.mjs";
 
 const example = fileURLToPath(new URL("../../../examples/todo-web", import.meta.url));
 
 class TodoServer extends Server {
+  /** The first one compiles the app. */
+  get startMs() {
+    return APP_START_MS;
+  }
+
   config() {
     if (!existsSync(join(example, "dist/todo.wasm"))) throw new Error("examples/todo-web is not built");
     return join(example, "syncline.toml");
@@ -63,7 +68,7 @@ story("each page sees what the other does", async (stage) => {
   await ann.page.reload();
   await ann.shows(todos, ["x Buy bread"]);
   assert.deepEqual([...ann.complaints, ...bob.complaints], []);
-}, { ownServer: true });
+}, { ownServer: true, scale: 5 });
 
 story("what is done offline is merged on return", async (stage) => {
   const [ann, bob] = [await stage.page("ann"), await stage.page("bob")];
@@ -80,14 +85,14 @@ story("what is done offline is merged on return", async (stage) => {
   await Promise.all([ann.offline(false), bob.offline(false)]);
   await ann.shows(todos, ["x one of ann", "three"]);
   await bob.shows(todos, ["x one of ann", "three"]);
-}, { ownServer: true });
+}, { ownServer: true, scale: 5 });
 
 story("a title that the rules do not allow is refused where it is written", async (stage) => {
   const ann = await stage.page("ann");
   await add(ann, " ");
   await ann.shows(() => document.querySelector("#problem").textContent, "a title has 1 to 500 characters");
   await ann.shows(todos, []);
-}, { ownServer: true });
+}, { ownServer: true, scale: 5 });
 
 story("an upload appears on both pages", async (stage) => {
   const [ann, bob] = [await stage.page("ann"), await stage.page("bob")];

@@ -41,7 +41,7 @@ fresh("what new-app makes is checked, built and run by its own test", async () =
   const installed = packages(new URL("../package.json", import.meta.url));
   for (const [name, version] of Object.entries(packages(join(app.folder, "package.json")))) assert.equal(installed[name], version, name);
   assert.match(await app.npm("test"), /pass 1\b[^]*fail 0\b/);
-}, { ...notOnPeer, scale: 3 });
+}, { ...notOnPeer, scale: 5 });
 
 fresh("the same mutators run in two clients and on the server, which knows better who calls", async (stage) => {
   const [app] = apps;
@@ -89,7 +89,7 @@ probing("a mutator sees the same on both sides: rows, their keys, and the order 
     assert.deepEqual(bob.row(key).seen, seen, id);
   }
   assert.ok(told[0][1].length >= ROWS.length, "the first scan gives all rows");
-}, { ...notOnPeer, scale: 2 });
+}, { ...notOnPeer, scale: 5 });
 
 probing("what only the server knows, mutators ask where they run there", async (stage) => {
   const [, app] = apps;
@@ -124,4 +124,4 @@ probing("a mutator that fails, runs on or takes all memory fails its own mutatio
   const [ann] = await clients(stage, app, ["ann"]);
   assert.deepEqual(ann.row(keyOf("seen", "survived"))?.seen, ["unknown column colour"]);
   assert.equal(ann.row(keyOf("texts", "fallen")), undefined);
-}, { ...notOnPeer, scale: 2 });
+}, { ...notOnPeer, scale: 5 });
