@@ -36,15 +36,15 @@ async function clients(stage, app, names, user) {
 
 const packages = (file) => JSON.parse(readFileSync(file)).devDependencies;
 
-fresh("what new-app makes is checked, built and run by its own test", async () => {
-  const [app] = apps;
+fresh("what new-app makes is checked, built and run by its own test", async (stage) => {
+  const { app } = stage.server;
   const installed = packages(new URL("../package.json", import.meta.url));
   for (const [name, version] of Object.entries(packages(join(app.folder, "package.json")))) assert.equal(installed[name], version, name);
   assert.match(await app.npm("test"), /pass 1\b[^]*fail 0\b/);
 }, { ...notOnPeer, scale: 5 });
 
 fresh("the same mutators run in two clients and on the server, which knows better who calls", async (stage) => {
-  const [app] = apps;
+  const { app } = stage.server;
   const [ann, bob] = await clients(stage, app, ["ann", "bob"], { userId: "somebody else" });
   const id = stage.row("milk");
   await ann.mutate.createTodo({ id, title: "Buy milk" });
@@ -76,7 +76,7 @@ const SCANS = [
 ];
 
 probing("a mutator sees the same on both sides: rows, their keys, and the order of scans", async (stage) => {
-  const [, app] = apps;
+  const { app } = stage.server;
   const [ann, bob] = await clients(stage, app, ["ann", "bob"]);
   await ann.mutate.fill({ rows: ROWS });
   await ann.saved();
@@ -92,7 +92,7 @@ probing("a mutator sees the same on both sides: rows, their keys, and the order 
 }, { ...notOnPeer, scale: 5 });
 
 probing("what only the server knows, mutators ask where they run there", async (stage) => {
-  const [, app] = apps;
+  const { app } = stage.server;
   const [ann] = await clients(stage, app, ["ann"]);
   await ann.mutate.fill({ rows: ROWS.slice(0, 3) });
   await ann.mutate.count({ id: "count" });
@@ -120,7 +120,7 @@ probing("a mutator that fails, runs on or takes all memory fails its own mutatio
     "unknown mutator: toString",
     "applied",
   ]);
-  const [, app] = apps;
+  const { app } = stage.server;
   const [ann] = await clients(stage, app, ["ann"]);
   assert.deepEqual(ann.row(keyOf("seen", "survived"))?.seen, ["unknown column colour"]);
   assert.equal(ann.row(keyOf("texts", "fallen")), undefined);

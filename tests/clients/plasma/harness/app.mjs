@@ -49,11 +49,9 @@ export class App {
 
 /** A server with the configuration of an app. */
 export class AppServer extends PlasmaServer {
-  #app;
-
   constructor(app) {
     super();
-    this.#app = app;
+    this.app = app;
   }
 
   /** The first one compiles the app. */
@@ -62,6 +60,6 @@ export class AppServer extends PlasmaServer {
   }
 
   config() {
-    return join(this.#app.folder, "syncline.toml");
+    return join(this.app.folder, "syncline.toml");
   }
 }
