@@ -109,13 +109,15 @@ probing("a mutator that fails, runs on or takes all memory fails its own mutatio
   const body = { pushVersion: 1, schemaVersion: "1", clientGroupID: stage.row("g"), mutations };
   const { status, body: answer } = await request(`${stage.server.endpoint()}/push`, { body });
   assert.equal(status, 200, JSON.stringify(answer));
-  assert.deepEqual(answer.results.map(({ error }) => error?.message ?? "applied"), [
+  const outcomes = answer.results.map(({ error }) => error?.message ?? "applied");
+  // On a slow machine its time is up first.
+  assert.match(outcomes[5], /^mutator eat (trapped|took too long)$/);
+  assert.deepEqual(outcomes.toSpliced(5, 1), [
     "nowhere/x: there is no table nowhere",
     "texts: id is not what the key of the row says",
     "column rank expects integer",
     "applied",
     "mutator loop took too long",
-    "mutator eat trapped",
     "unknown mutator: unheard-of",
     "unknown mutator: toString",
     "applied",

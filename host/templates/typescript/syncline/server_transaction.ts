@@ -103,8 +103,9 @@ export class ServerTransaction implements Transaction {
       const order = start === undefined ? 1 : byCodePoint(key, start.key);
       return order > 0 || (order === 0 && start?.exclusive !== true);
     };
+    // A limit of 0 is none to Replicache.
     const entries = rangesOf(this.schema, prefix).flatMap((range) => rowsOf(range).filter(([key]) => isIn(key)));
-    return entries.sort(([left], [right]) => byCodePoint(left, right)).slice(0, limit);
+    return entries.sort(([left], [right]) => byCodePoint(left, right)).slice(0, limit > 0 ? limit : Infinity);
   }
 }
 
