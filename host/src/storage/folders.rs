@@ -85,7 +85,8 @@ impl Objects for WithFolders {
     async fn list(&self, mount: &str, prefix: &str, after: Option<&str>, limit: u32) -> Result<Vec<(String, ObjectInfo)>, StorageError> {
         let mut listed = self.objects.list(mount, prefix, after, limit).await?;
         let folders = self.folders.read().clone();
-        for folder in folders.iter().filter(|folder| folder.prefix.starts_with(prefix) || prefix.starts_with(&folder.prefix)).cloned() {
+        for folder in folders.iter().filter(|folder| folder.prefix.starts_with(prefix) || prefix.starts_with(&folder.prefix)) {
+            let folder = folder.clone();
             listed.extend(super::blocking(move || folder.list()).await?);
         }
         listed.retain(|(key, _)| key.starts_with(prefix) && after.is_none_or(|after| key.as_str() > after));

@@ -110,8 +110,8 @@ probing("a mutator that fails, runs on or takes all memory fails its own mutatio
   const { status, body: answer } = await request(`${stage.server.endpoint()}/push`, { body });
   assert.equal(status, 200, JSON.stringify(answer));
   const outcomes = answer.results.map(({ error }) => error?.message ?? "applied");
-  // On a slow machine its time is up first.
-  assert.match(outcomes[5], /^mutator eat (trapped|took too long)$/);
+  // The engine says so where it can; on a slow machine its time is up first.
+  assert.match(outcomes[5], /^(out of memory|mutator eat (trapped|took too long))$/);
   assert.deepEqual(outcomes.toSpliced(5, 1), [
     "nowhere/x: there is no table nowhere",
     "texts: id is not what the key of the row says",
