@@ -136,6 +136,12 @@ impl Storage for Host {
     fn list_objects(&self, prefix: &str, after: Option<&str>, limit: u32) -> Result<Vec<(String, ObjectInfo)>, StorageError> {
         storage::list_objects(prefix, after, limit)
     }
+    fn presign_download(&self, key: &str, valid_ms: u64) -> Result<Option<String>, StorageError> {
+        storage::presign_download(key, valid_ms)
+    }
+    fn presign_upload(&self, key: &str, sha256: &str, bytes_max: u64, valid_ms: u64) -> Result<Option<String>, StorageError> {
+        storage::presign_upload(key, sha256, bytes_max, valid_ms)
+    }
 }
 
 impl PubSub for Host {

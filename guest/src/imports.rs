@@ -96,6 +96,14 @@ pub trait Storage {
     fn delete_object(&self, key: &str) -> Result<(), StorageError>;
     /// Objects with a prefix, in order of their keys, after one.
     fn list_objects(&self, prefix: &str, after: Option<&str>, limit: u32) -> Result<Vec<(String, ObjectInfo)>, StorageError>;
+    /// A URL that gives an object, for so long; none where the store cannot sign.
+    fn presign_download(&self, _key: &str, _valid_ms: u64) -> Result<Option<String>, StorageError> {
+        Ok(None)
+    }
+    /// A URL that takes an object by PUT, for so long; none where the store cannot sign.
+    fn presign_upload(&self, _key: &str, _sha256: &str, _bytes_max: u64, _valid_ms: u64) -> Result<Option<String>, StorageError> {
+        Ok(None)
+    }
 }
 
 /// Topics, single connections and durable jobs (`syncline:host/pubsub`).

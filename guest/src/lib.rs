@@ -15,6 +15,7 @@ pub mod host;
 pub mod http;
 pub mod imports;
 pub mod plasma;
+pub mod ranges;
 pub mod registry;
 pub mod rows;
 pub mod secrets;

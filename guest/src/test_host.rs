@@ -249,6 +249,12 @@ impl Executor for TestExecutor {
     }
 }
 
+/// The SHA-256 of bytes in lower-case hex.
+pub fn sha256(bytes: &[u8]) -> String {
+    use sha2::Digest as _;
+    sha2::Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// Objects and key-value facts in memory. Nothing in it ever ends by time.
 #[derive(Default)]
 pub struct TestStorage {
@@ -256,12 +262,17 @@ pub struct TestStorage {
     pub values: RefCell<BTreeMap<String, Vec<u8>>>,
     /// When a listing says that objects were made.
     pub created_ms: Cell<u64>,
+    /// Keys of objects that came into the store without passing the host.
+    pub direct: RefCell<BTreeSet<String>>,
+    /// Whether the store signs URLs.
+    pub signs: Cell<bool>,
 }
 
 impl TestStorage {
-    fn info(&self, content: &[u8], content_type: &str) -> ObjectInfo {
+    fn info(&self, key: &str, content: &[u8], content_type: &str) -> ObjectInfo {
         let created = self.created_ms.get();
-        ObjectInfo { size: content.len() as u64, content_type: content_type.into(), sha256: None, created, etag: String::new() }
+        let sha256 = (!self.direct.borrow().contains(key)).then(|| sha256(content));
+        ObjectInfo { size: content.len() as u64, content_type: content_type.into(), sha256, created, etag: String::new() }
     }
 }
 
@@ -300,13 +311,21 @@ impl Storage for TestStorage {
         Ok(wanted.take(limit as usize).cloned().collect())
     }
     fn head_object(&self, key: &str) -> Result<ObjectInfo, StorageError> {
-        self.objects.borrow().get(key).map(|content| self.info(content, "")).ok_or(StorageError::NotFound)
+        self.objects.borrow().get(key).map(|content| self.info(key, content, "")).ok_or(StorageError::NotFound)
     }
-    fn read_object(&self, key: &str, _: Option<ByteRange>) -> Result<Vec<u8>, StorageError> {
-        self.objects.borrow().get(key).cloned().ok_or(StorageError::NotFound)
+    fn read_object(&self, key: &str, range: Option<ByteRange>) -> Result<Vec<u8>, StorageError> {
+        let content = self.objects.borrow().get(key).cloned().ok_or(StorageError::NotFound)?;
+        let Some(ByteRange { start, length }) = range else { return Ok(content) };
+        Ok(content.into_iter().skip(start as usize).take(length as usize).collect())
+    }
+    fn presign_download(&self, key: &str, valid_ms: u64) -> Result<Option<String>, StorageError> {
+        Ok(self.signs.get().then(|| format!("https://store/{key}?get={valid_ms}")))
+    }
+    fn presign_upload(&self, key: &str, _: &str, _: u64, valid_ms: u64) -> Result<Option<String>, StorageError> {
+        Ok(self.signs.get().then(|| format!("https://store/{key}?put={valid_ms}")))
     }
     fn write_object(&self, key: &str, content_type: &str, content: Vec<u8>) -> Result<ObjectInfo, StorageError> {
-        let info = self.info(&content, content_type);
+        let info = self.info(key, &content, content_type);
         assert!(self.objects.borrow_mut().insert(key.into(), content).is_none(), "an object was overwritten");
         Ok(info)
     }
@@ -317,7 +336,7 @@ impl Storage for TestStorage {
     fn list_objects(&self, prefix: &str, after: Option<&str>, limit: u32) -> Result<Vec<(String, ObjectInfo)>, StorageError> {
         let objects = self.objects.borrow();
         let wanted = objects.iter().filter(|(key, _)| key.starts_with(prefix) && after.is_none_or(|after| key.as_str() > after));
-        Ok(wanted.take(limit as usize).map(|(key, content)| (key.clone(), self.info(content, ""))).collect())
+        Ok(wanted.take(limit as usize).map(|(key, content)| (key.clone(), self.info(key, content, ""))).collect())
     }
 }
 

@@ -15,8 +15,8 @@ use syncline::server::address::Network;
 use syncline::server::limits::Limits;
 use syncline::server::tls::TlsFiles;
 use syncline::server::{Server, ServerSettings};
-use syncline::storage::Storage;
 use syncline::storage::memory::{MemoryKeyValue, MemoryObjects};
+use syncline::storage::{Objects, Storage};
 use tempfile::TempDir;
 
 use crate::postgres;
@@ -37,6 +37,8 @@ pub struct Setup {
     pub mounts: Vec<MountSettings>,
     /// SQL; none: SQLite in a folder of the test, or PostgreSQL where that is chosen ([`postgres::is_chosen`]).
     pub executor: Option<Arc<dyn Executor>>,
+    /// Objects; none: in memory.
+    pub objects: Option<Arc<dyn Objects>>,
     /// Publications between processes; none: in memory.
     pub pubsub: Option<Arc<dyn PubSub>>,
     /// Limits.
@@ -59,6 +61,7 @@ impl Default for Setup {
             component: GUEST_COMPONENT.to_vec(),
             mounts: vec![secsync_mount("secsync", json!({}))],
             executor: None,
+            objects: None,
             pubsub: None,
             runtime: RuntimeSettings { cache: Some(compilation_cache()), ..RuntimeSettings::default() },
             admin_token: None,
@@ -112,7 +115,8 @@ impl TestServer {
             }
             None => Arc::new(SqliteExecutor::start(SqliteSettings::new(folder.path())).await?),
         };
-        let storage = Storage { keyvalue: Arc::new(MemoryKeyValue::new()), objects: Arc::new(MemoryObjects::new()) };
+        let objects = setup.objects.unwrap_or_else(|| Arc::new(MemoryObjects::new()));
+        let storage = Storage { keyvalue: Arc::new(MemoryKeyValue::new()), objects };
         let backends = Backends { executor, storage, pubsub: setup.pubsub.unwrap_or_else(|| Arc::new(MemoryPubSub::default())) };
         let runtime = Runtime::start(&setup.component, setup.runtime, &setup.mounts, backends).await?;
         let settings = ServerSettings {

@@ -39,6 +39,7 @@ pub fn plan(settings: &Settings) -> Plan {
         concurrency: Concurrency::Shared,
         app_limits: None,
         direct: None,
+        object_cache_bytes: 0,
         auto_replies: Vec::new(),
         warnings: Vec::new(),
     }

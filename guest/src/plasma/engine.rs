@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use serde_json::{Map, Value as Json};
 
+use super::blobs::BlobReads;
 use super::envelope::EnvelopeLimits;
 use super::failure::Failure;
 use super::mutators::Mutators;
@@ -50,6 +51,8 @@ pub struct EngineOptions {
     pub envelopes: EnvelopeLimits,
     /// `blobs.requireUploaded`.
     pub require_uploaded: bool,
+    /// `blobs.default.prefix`: beginning of the keys of objects.
+    pub blob_prefix: String,
     /// `changeLog.beforeImages`.
     pub before_images: bool,
     /// `clientGroupTtlMs`.
@@ -67,6 +70,7 @@ impl Default for EngineOptions {
             seed: Vec::new(),
             envelopes: EnvelopeLimits::default(),
             require_uploaded: false,
+            blob_prefix: "plasma/blobs/".into(),
             before_images: true,
             client_group_ttl_ms: 30 * 24 * 3600 * 1000,
         }
@@ -132,6 +136,7 @@ pub struct Engine {
     pub(super) options: EngineOptions,
     pub(super) cache: StatementCache,
     pub(super) pulls: PullStatements,
+    pub(super) blob_reads: BlobReads,
     sql: OnceCell<Sql>,
     app: OnceCell<Description>,
 }
@@ -140,7 +145,16 @@ impl Engine {
     /// From checked settings.
     pub fn new(schema: Rc<Schema>, mutators: Mutators, options: EngineOptions) -> Self {
         let pulls = PullStatements::new(&schema);
-        Self { schema, mutators, options, cache: StatementCache::default(), pulls, sql: OnceCell::new(), app: OnceCell::new() }
+        Self {
+            schema,
+            mutators,
+            options,
+            cache: StatementCache::default(),
+            pulls,
+            blob_reads: BlobReads::default(),
+            sql: OnceCell::new(),
+            app: OnceCell::new(),
+        }
     }
 
     /// The schema of the settings.

@@ -63,6 +63,32 @@ pub enum Report {
         /// Why.
         reason: String,
     },
+    /// A blob that is not there was asked for.
+    BlobNotFound {
+        /// Which.
+        hash: String,
+    },
+    /// A blob has more references than are looked at, and none of those lets the caller read it.
+    BlobReadCapHit {
+        /// Which.
+        hash: String,
+        /// How many are looked at.
+        cap: u64,
+    },
+    /// An upload was not what its hash says.
+    BlobHashMismatch {
+        /// Which.
+        hash: String,
+        /// For people.
+        reason: String,
+    },
+    /// The storage did not take an upload.
+    BlobUploadFailed {
+        /// Which.
+        hash: String,
+        /// Why.
+        cause: String,
+    },
 }
 
 impl Report {
@@ -76,6 +102,10 @@ impl Report {
             Report::Unauthorized => "unauthorized",
             Report::InvalidRequest { .. } => "invalid-request",
             Report::BlobInvalidRequest { .. } => "blob-invalid-request",
+            Report::BlobNotFound { .. } => "blob-not-found",
+            Report::BlobReadCapHit { .. } => "blob-read-auth-cap-hit",
+            Report::BlobHashMismatch { .. } => "blob-hash-mismatch",
+            Report::BlobUploadFailed { .. } => "blob-upload-failed-server",
         }
     }
 
@@ -92,6 +122,10 @@ impl Report {
             Report::SchemaMismatch { expected, got } => json!({"expected": expected, "got": got}),
             Report::Unauthorized => json!({}),
             Report::InvalidRequest { reason } | Report::BlobInvalidRequest { reason } => json!({"reason": reason}),
+            Report::BlobNotFound { hash } => json!({ "hash": hash }),
+            Report::BlobReadCapHit { hash, cap } => json!({"hash": hash, "cap": cap}),
+            Report::BlobHashMismatch { hash, reason } => json!({"hash": hash, "reason": reason}),
+            Report::BlobUploadFailed { hash, cause } => json!({"hash": hash, "cause": cause}),
         }
     }
 

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::Call;
+use super::blobs::GcOptions;
 use super::compaction::{CompactUpTo, Compaction, CompactionCursor};
 use super::failure::Failure;
 use super::hooks::HOOK_JOB_PREFIX;
@@ -15,11 +16,15 @@ pub const COMPACTION_JOB: &str = "compaction";
 pub const COMPACTION_REST_JOB: &str = "compaction-rest";
 /// Forgets idle client groups.
 pub const EXPIRY_JOB: &str = "expiry";
+/// Deletes blobs that no row refers to, and what uploads left behind.
+pub const BLOBS_JOB: &str = "blobs";
 
 /// When jobs run first after a start: soon, but not while clients come back.
 const FIRST_RUN_MS: u64 = 5_000;
 /// How often idle client groups are looked for.
 const EXPIRY_EVERY_MS: u64 = 3_600_000;
+/// How often objects are looked for that uploads left behind, where the settings say nothing.
+const SWEEP_EVERY_MS: u64 = 24 * 3_600_000;
 /// After how long a job is tried again that the database failed.
 const RETRY_MS: u64 = 30_000;
 
@@ -32,6 +37,8 @@ enum Cursor {
     Tombstones(CompactionCursor),
     /// Client groups after this one.
     Groups(String),
+    /// Objects after this one.
+    Objects(Option<String>),
 }
 
 /// Puts down the jobs that the settings ask for.
@@ -41,6 +48,10 @@ pub fn start(call: &Call<'_>) {
     match call.settings.change_log.compact_every_ms {
         Some(every_ms) => pubsub.schedule(COMPACTION_JOB, now_ms.saturating_add(every_ms.min(FIRST_RUN_MS)), Vec::new()),
         None => pubsub.cancel(COMPACTION_JOB),
+    }
+    match call.settings.blobs {
+        Some(_) => pubsub.schedule(BLOBS_JOB, now_ms.saturating_add(FIRST_RUN_MS), Vec::new()),
+        None => pubsub.cancel(BLOBS_JOB),
     }
 }
 
@@ -57,6 +68,7 @@ pub fn fire(call: &Call<'_>, name: &str, payload: &[u8], cursor: Option<Vec<u8>>
         COMPACTION_JOB => compaction(call, cursor),
         COMPACTION_REST_JOB => rest(call, payload, cursor),
         EXPIRY_JOB => expiry(call, cursor),
+        BLOBS_JOB => blobs(call, cursor),
         _ if name.starts_with(HOOK_JOB_PREFIX) => {
             call.fire_hook(payload);
             Ok(None)
@@ -83,6 +95,7 @@ fn again(call: &Call<'_>, name: &str, retry: Option<(u64, &[u8])>) {
     let every_ms = match name {
         COMPACTION_JOB => call.settings.change_log.compact_every_ms,
         EXPIRY_JOB => Some(EXPIRY_EVERY_MS),
+        BLOBS_JOB => call.settings.blobs.as_ref().map(|blobs| blobs.gc_every_ms.unwrap_or(SWEEP_EVERY_MS)),
         _ => None,
     };
     let (delay_ms, payload) = match (retry, every_ms) {
@@ -124,6 +137,20 @@ fn rest(call: &Call<'_>, payload: &[u8], cursor: Option<Cursor>) -> Result<Optio
         return Ok(None);
     };
     Ok(call.engine.compact_on(call.imports, cursor)?.next.map(Cursor::Log))
+}
+
+/// First blobs without references (where the settings say so), a step's worth at a time, then objects without a blob.
+fn blobs(call: &Call<'_>, cursor: Option<Cursor>) -> Result<Option<Cursor>, Failure> {
+    let after = if let Some(Cursor::Objects(after)) = cursor { after } else { None };
+    let collects = call.settings.blobs.as_ref().is_some_and(|blobs| blobs.gc_every_ms.is_some());
+    if after.is_none() && collects {
+        let options = GcOptions::default();
+        let collected = call.engine.collect_blobs(call.imports, &options)?;
+        if collected.hashes.len() >= options.blobs_max {
+            return Ok(Some(Cursor::Objects(None)));
+        }
+    }
+    Ok(call.engine.sweep_objects(call.imports, after.as_deref())?.map(|next| Cursor::Objects(Some(next))))
 }
 
 fn expiry(call: &Call<'_>, cursor: Option<Cursor>) -> Result<Option<Cursor>, Failure> {

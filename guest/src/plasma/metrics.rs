@@ -53,6 +53,17 @@ pub enum Work<'a> {
     Push(&'a PushReply),
     /// A pull, and the bytes of its answer.
     Pull(&'a PullReply, usize),
+    /// A blob that came or is sent.
+    Blob {
+        /// `blob-put` or `blob-get`.
+        kind: &'static str,
+        /// In the body.
+        bytes: u64,
+        /// Whether it is a part.
+        range: bool,
+        /// Of the answer.
+        status: u16,
+    },
 }
 
 impl Call<'_> {
@@ -79,6 +90,10 @@ impl Call<'_> {
                 self.count("plasma_pull_rows_total", &[], (reply.puts + reply.dels) as f64);
                 extend(&mut event, json!({"rows": reply.puts, "dels": reply.dels, "hasMore": reply.has_more, "reset": reply.reset}));
                 event["bytes"] = (*bytes).into();
+            }
+            Work::Blob { kind, bytes, range, status } => {
+                self.count("plasma_blob_bytes_total", &[("kind", *kind)], *bytes as f64);
+                extend(&mut event, json!({"bytes": bytes, "range": range, "status": status}));
             }
         }
         self.tell_app(Hook::Metric, &event, None);

@@ -89,7 +89,7 @@ impl Engine {
         let transaction = self.begin(imports)?;
         let tables: &dyn Transaction = transaction.as_ref();
         execute_all(tables, store::create_tables(sql))?;
-        check_format(sql, tables)?;
+        bring_to_format(sql, tables)?;
         let region =
             "INSERT INTO {}_plasma_region_versions (region, version, min_version) VALUES (?, 0, 0) ON CONFLICT (region) DO NOTHING";
         execute_all(tables, vec![sql.statement(region, [self.options.region.as_str().into()])])?;
@@ -321,14 +321,15 @@ fn plain(texts: Vec<String>) -> Vec<Statement> {
     texts.into_iter().map(|sql| Statement { sql, parameters: Vec::new() }).collect()
 }
 
-fn check_format(sql: &Sql, transaction: &dyn Transaction) -> Result<(), Failure> {
+fn bring_to_format(sql: &Sql, transaction: &dyn Transaction) -> Result<(), Failure> {
     let found = meta::get(sql, transaction, meta::FORMAT)?.and_then(|format| format.parse::<i64>().ok());
     match found {
         Some(format) if format > store::FORMAT => Err(Failure::Unexpected(format!(
             "the tables of database {DATABASE:?} have format {format}, this version reads up to {}",
             store::FORMAT
         ))),
-        _ => Ok(()),
+        Some(format) => execute_all(transaction, store::upgrade_tables(sql, format)),
+        None => Ok(()),
     }
 }
 

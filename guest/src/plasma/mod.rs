@@ -2,11 +2,12 @@
 //!
 //! This file wires the room to the registry. What clients see is in `http` and `realtime`, `settings` and `plan` say what was
 //! configured, `errors`, `metrics` and `hooks` what others are told, `jobs` what is done by itself. Below them lies the engine
-//! (`engine`, `push`, `pull`, `query`, `server_db`, `migration`, `compaction`), which knows tables, and neither HTTP nor topics; `schema` and
+//! (`engine`, `push`, `pull`, `query`, `server_db`, `migration`, `compaction`, `blobs`), which knows tables, and neither HTTP nor topics; `schema` and
 //! `language` are what it speaks.
 //!
 //! Promise: 200 on a push leaves only after what it tells of is durable; a poke leaves if and only if its version does.
 
+pub mod blobs;
 pub mod compaction;
 pub mod cookie;
 pub mod engine;
@@ -85,6 +86,7 @@ fn engine_options(mount: &str, settings: &Settings) -> EngineOptions {
         seed: settings.seed.iter().map(|(table, of)| (table.clone(), rows(of))).collect(),
         envelopes: settings.envelope_limits.clone(),
         require_uploaded: settings.blobs.as_ref().is_some_and(|blobs| blobs.require_uploaded),
+        blob_prefix: settings.blobs.as_ref().map_or_else(String::new, |blobs| blobs.prefix.clone()),
         before_images: settings.change_log.before_images,
         client_group_ttl_ms: settings.client_group_ttl_ms,
     }

@@ -103,6 +103,7 @@ pub fn plan(settings: &Settings) -> Plan {
             memory_bytes: Some(settings.app_memory_bytes),
         }),
         direct: direct(settings),
+        object_cache_bytes: settings.blobs.as_ref().map_or(0, |blobs| blobs.cache_bytes_max),
         auto_replies: Vec::new(),
         warnings: settings.warnings.clone(),
     }

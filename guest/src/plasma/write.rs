@@ -380,11 +380,10 @@ impl<'a> Writer<'a> {
                     return Err(WriteRefused::Invalid(format!("column {} refers to no row of {}", column.name, target.name)));
                 }
             }
-            if let (true, Some(hash)) = (self.engine.options.require_uploaded, blob_hash(column, value)) {
-                let statement = self.sql.statement("SELECT 1 FROM {}_plasma_blobs WHERE hash = ?", [hash.into()]);
-                if self.transaction.query(statement, Some(1)).map_err(Failure::from)?.rows.is_empty() {
-                    return Err(WriteRefused::Invalid(format!("blob not uploaded: {hash}")));
-                }
+            if let (true, Some(hash)) = (self.engine.options.require_uploaded, blob_hash(column, value))
+                && !self.engine.is_uploaded(self.imports, self.sql, self.transaction, hash)?
+            {
+                return Err(WriteRefused::Invalid(format!("blob not uploaded: {hash}")));
             }
         }
         Ok(())
@@ -466,7 +465,7 @@ impl Lookup for Writer<'_> {
 }
 
 /// The blob that a value refers to.
-fn blob_hash<'a>(column: &Column, value: &'a Json) -> Option<&'a str> {
+pub fn blob_hash<'a>(column: &Column, value: &'a Json) -> Option<&'a str> {
     let is_file = column.column_type == ColumnType::File && !column.encrypted;
     value.get("hash").filter(|_| is_file).and_then(Json::as_str)
 }

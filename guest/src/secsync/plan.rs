@@ -50,6 +50,7 @@ pub fn plan(settings: &Settings) -> Plan {
         app_limits: None,
         concurrency: Concurrency::Shared,
         direct: None,
+        object_cache_bytes: 0,
         auto_replies: Vec::new(),
         warnings: settings.warnings.clone(),
     }

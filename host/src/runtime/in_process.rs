@@ -72,7 +72,8 @@ impl InProcessBody {
     pub async fn next(&mut self) -> Option<Result<Bytes, BrokenOff>> {
         match &mut self.0 {
             AnswerBody::Whole(bytes) => Some(std::mem::take(bytes)).filter(|bytes| !bytes.is_empty()).map(Ok),
-            AnswerBody::Pieces(pieces) => pieces.next().await,
+            AnswerBody::Pieces { pieces, .. } => pieces.next().await,
+            AnswerBody::Unsent(_) => None,
         }
     }
 }
@@ -137,7 +138,7 @@ impl Runtime {
                 http::BodyPlan::Inline(_) if body.is_empty() => http::BodyIn::Empty,
                 http::BodyPlan::Inline(bytes_max) if fits(&body, bytes_max.min(mount.plan().max_body_bytes)) => http::BodyIn::Bytes(body),
                 http::BodyPlan::Inline(_) => http::BodyIn::Failed(http::BodyFailure::TooLarge),
-                http::BodyPlan::Object(_) => http::BodyIn::Failed(http::BodyFailure::Unavailable),
+                http::BodyPlan::Object(upload) => mount.take_whole(upload, body.into()).await,
             };
             let answered = open
                 .handle(head, Admitted { context: Some(accept.context), work: accept.work }, body, &mut Asker { gone, cut: Arc::default() })

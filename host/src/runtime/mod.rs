@@ -37,6 +37,8 @@ mod instance;
 mod jobs;
 pub mod limits;
 mod mount;
+mod object_cache;
+mod objects;
 mod observe;
 mod outbox;
 mod pieces;

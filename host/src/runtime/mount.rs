@@ -27,6 +27,7 @@ use super::heavy::HeavyCalls;
 use super::instance::{Answer, InstancePool, Invocation};
 use super::jobs::Jobs;
 use super::limits::{LONG_CALL, SUBSCRIPTION_BYTES_MAX, SUBSCRIPTIONS_MAX, loggable};
+use super::object_cache::ObjectCache;
 use super::outbox::{MountOutbox, Outbox};
 use super::queue::Frame;
 use super::revision::{CurrentPlan, HostCloses, Revision};
@@ -104,6 +105,8 @@ pub(crate) struct MountCore {
     pub(super) deferred: mpsc::UnboundedSender<Deferred>,
     /// Deliveries and deferred effects that wait.
     pub(super) backlog: Backlog,
+    /// Objects that were sent.
+    pub(super) object_cache: Mutex<ObjectCache>,
     /// What may wait in the queues of its connections.
     pub(crate) budget: Arc<Budget>,
     pub(super) connection_ids: Arc<AtomicU64>,
@@ -148,6 +151,7 @@ impl MountCore {
             settled: Notify::new(),
             deferred,
             backlog: Backlog::default(),
+            object_cache: Mutex::default(),
             budget: Arc::default(),
             connection_ids: parts.connection_ids,
             stopping: AtomicBool::new(false),

@@ -63,8 +63,7 @@ impl Quota {
     }
 
     /// Whether an object of so many bytes may take the place of one of `before` bytes (0: of none).
-    pub(crate) fn admit_object(&self, before: u64, bytes: usize) -> Result<(), StorageError> {
-        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+    pub(crate) fn admit_object(&self, before: u64, bytes: u64) -> Result<(), StorageError> {
         if bytes <= before && before > 0 || self.has_room_for(bytes.saturating_sub(before)) {
             Ok(())
         } else {
@@ -95,31 +94,50 @@ impl MountCore {
         content: Bytes,
     ) -> Result<ObjectInfo, StorageError> {
         let objects = &self.storage.objects;
-        let Some(quota) = self.quota() else { return objects.write(&self.name, key, content_type, content).await };
-        let before = self.object_bytes(key).await?;
+        let Some(quota) = self.quota() else {
+            let written = objects.write(&self.name, key, content_type, content).await;
+            self.object_cache.lock().changed(key);
+            return written;
+        };
+        let before = self.object_bytes(key).await?.unwrap_or(0);
         if has_quota {
-            quota.admit_object(before, content.len())?;
+            quota.admit_object(before, u64::try_from(content.len()).unwrap_or(u64::MAX))?;
         }
         let written = objects.write(&self.name, key, content_type, content).await?;
-        quota.object_changed(before, written.size);
+        self.object_changed(key, before, written.size);
         Ok(written)
+    }
+
+    /// Whether an object of so many bytes may come; gives the bytes of the one whose place it takes, if there is one.
+    pub(super) async fn admit_object(&self, key: &str, bytes: u64) -> Result<Option<u64>, StorageError> {
+        let before = self.object_bytes(key).await?;
+        if let Some(quota) = self.quota() {
+            quota.admit_object(before.unwrap_or(0), bytes)?;
+        }
+        Ok(before)
+    }
+
+    /// An object took the place of one of `before` bytes (0: of none; `after` 0: it is gone).
+    pub(super) fn object_changed(&self, key: &str, before: u64, after: u64) {
+        self.object_cache.lock().changed(key);
+        if let Some(quota) = self.quota() {
+            quota.object_changed(before, after);
+        }
     }
 
     /// Removes an object.
     pub(crate) async fn delete_object(&self, key: &str) -> Result<(), StorageError> {
-        let objects = &self.storage.objects;
-        let Some(quota) = self.quota() else { return objects.delete(&self.name, key).await };
-        let before = self.object_bytes(key).await?;
-        objects.delete(&self.name, key).await?;
-        quota.object_changed(before, 0);
+        let before = if self.quota().is_some() { self.object_bytes(key).await?.unwrap_or(0) } else { 0 };
+        self.storage.objects.delete(&self.name, key).await?;
+        self.object_changed(key, before, 0);
         Ok(())
     }
 
-    /// The bytes of an object; 0 where there is none.
-    async fn object_bytes(&self, key: &str) -> Result<u64, StorageError> {
+    /// The bytes of an object; none where there is none.
+    async fn object_bytes(&self, key: &str) -> Result<Option<u64>, StorageError> {
         match self.storage.objects.head(&self.name, key).await {
-            Ok(info) => Ok(info.size),
-            Err(StorageError::NotFound) => Ok(0),
+            Ok(info) => Ok(Some(info.size)),
+            Err(StorageError::NotFound) => Ok(None),
             Err(error) => Err(error),
         }
     }

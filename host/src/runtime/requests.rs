@@ -21,6 +21,7 @@ use super::limits::{LONG_CALL, loggable};
 use super::mount::MountCore;
 use super::pieces::{Maker, Pieces, pieces};
 use super::streams::{self, Keepalive};
+use crate::storage::StorageError;
 
 /// No request is parked for longer, in milliseconds: a day.
 const PARKED_MS_MAX: u64 = 24 * 60 * 60 * 1000;
@@ -35,7 +36,14 @@ pub(crate) struct Answered {
 /// What follows the head.
 pub(crate) enum AnswerBody {
     Whole(Bytes),
-    Pieces(Pieces),
+    /// Made while it is sent.
+    Pieces {
+        pieces: Pieces,
+        /// In bytes, where it is known.
+        length: Option<u64>,
+    },
+    /// Of an answer to HEAD: only its length is known.
+    Unsent(u64),
 }
 
 /// Whoever waits for an answer.
@@ -69,9 +77,6 @@ pub(crate) enum Unanswered {
     /// Nobody waits for it any more.
     #[error("the client is gone")]
     Gone,
-    /// This host does not send bodies of this kind.
-    #[error("this host does not send bodies of this kind")]
-    Unsupported,
 }
 
 /// A request that is served. What it is subscribed to ends with it.
@@ -117,10 +122,6 @@ impl MountCore {
             (Unanswered::Failed(CallFailed::Trapped | CallFailed::TimedOut), _) => (500, fallbacks.map(|all| &all.failed)),
             // Nobody reads it.
             (Unanswered::Gone, _) => (503, None),
-            (Unanswered::Unsupported, _) => {
-                tracing::error!(mount = self.name, %error, "an answer was not sent");
-                (501, None)
-            }
         };
         let (headers, body) = fallback.map_or_else(Default::default, |fallback| (fallback.headers.clone(), fallback.body.clone()));
         Answered { status, headers, body: AnswerBody::Whole(body.into()) }
@@ -176,11 +177,12 @@ impl OpenRequest {
             http::Work::Usual | http::Work::Long => None,
         };
         let deadline = if work == http::Work::Long { LONG_CALL } else { self.mount.call_deadline() };
+        let is_head = head.method == "HEAD";
         let invocation = Invocation::Handle { connection: self.id, head, context, body, work };
         let mut completed = self.mount.run(&invocation, deadline).await?;
         loop {
             let Completed { call, answer, bundles } = completed;
-            let Answer::Response(http::Response { status, headers, body }, view) = answer else {
+            let Answer::Response(http::Response { status, mut headers, body }, view) = answer else {
                 return Err(CallFailed::Trapped.into());
             };
             let body = match body {
@@ -188,18 +190,36 @@ impl OpenRequest {
                     completed = self.park(call, bundles, parked, client).await?;
                     continue;
                 }
-                http::BodyOut::Stream(start) => AnswerBody::Pieces(self.stream(call, bundles, start, client).await?),
-                body => {
-                    self.mount.finish_and_wait(call, bundles).await?;
-                    match body {
-                        http::BodyOut::Empty => AnswerBody::Whole(Bytes::new()),
-                        http::BodyOut::Bytes(bytes) => AnswerBody::Whole(bytes.into()),
-                        http::BodyOut::Generated(generated) => {
-                            let (maker, pieces) = pieces(client.cut.clone());
-                            self.mount.runtime.spawn(generate(self.mount.clone(), maker, generated.cursor, view));
-                            AnswerBody::Pieces(pieces)
+                http::BodyOut::Stream(start) => {
+                    AnswerBody::Pieces { pieces: self.stream(call, bundles, start, client).await?, length: None }
+                }
+                http::BodyOut::Empty => {
+                    mount.finish_and_wait(call, bundles).await?;
+                    AnswerBody::Whole(Bytes::new())
+                }
+                http::BodyOut::Bytes(bytes) => {
+                    mount.finish_and_wait(call, bundles).await?;
+                    AnswerBody::Whole(bytes.into())
+                }
+                http::BodyOut::Generated(generated) => {
+                    mount.finish_and_wait(call, bundles).await?;
+                    let (maker, pieces) = pieces(client.cut.clone());
+                    self.mount.runtime.spawn(generate(self.mount.clone(), maker, generated.cursor, view));
+                    AnswerBody::Pieces { pieces, length: None }
+                }
+                http::BodyOut::Object((key, range)) => {
+                    mount.finish_and_wait(call, bundles).await?;
+                    // The host knows it.
+                    headers.retain(|header| header.name != "content-length");
+                    match mount.object_body(&key, range, is_head, &client.cut).await {
+                        Ok(body) => body,
+                        Err(StorageError::NotFound) => {
+                            return Ok(Answered { status: 404, headers: Vec::new(), body: AnswerBody::Whole(Bytes::new()) });
                         }
-                        _ => return Err(Unanswered::Unsupported),
+                        Err(error) => {
+                            tracing::error!(mount = mount.name, key, %error, "an object could not be sent");
+                            return Err(CallFailed::NotDurable.into());
+                        }
                     }
                 }
             };

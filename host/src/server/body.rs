@@ -16,8 +16,12 @@ pub(crate) enum Body {
     /// With the client's place among those of its address.
     Pieces {
         pieces: Pieces,
+        /// In bytes, where it is known.
+        length: Option<u64>,
         _place: Option<AddressPermit>,
     },
+    /// So many bytes that are not sent, since the request was HEAD.
+    Unsent(u64),
 }
 
 impl Default for Body {
@@ -40,20 +44,22 @@ impl hyper::body::Body for Body {
         match self.get_mut() {
             Self::Whole(whole) => Pin::new(whole).poll_frame(context).map_err(|never| match never {}),
             Self::Pieces { pieces, .. } => pieces.poll_next(context).map_ok(Frame::data),
+            Self::Unsent(_) => Poll::Ready(None),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Whole(whole) => whole.is_end_stream(),
-            Self::Pieces { .. } => false,
+            Self::Pieces { .. } | Self::Unsent(_) => false,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Whole(whole) => whole.size_hint(),
-            Self::Pieces { .. } => SizeHint::default(),
+            Self::Pieces { length: Some(length), .. } | Self::Unsent(length) => SizeHint::with_exact(*length),
+            Self::Pieces { length: None, .. } => SizeHint::default(),
         }
     }
 }

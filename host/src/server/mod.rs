@@ -19,6 +19,7 @@ mod body;
 pub mod frames;
 mod handle;
 mod heads;
+mod incoming;
 mod limiter;
 pub mod limits;
 mod operations;

@@ -129,6 +129,11 @@ impl Pace {
         self.deadline = now.saturating_add(self.grace);
     }
 
+    /// The host did not read for so long, because it had to write: the client is not to blame.
+    pub fn excuse(&mut self, time: Duration) {
+        self.deadline = self.deadline.saturating_add(time);
+    }
+
     /// When it is too slow.
     pub fn deadline(&self) -> Duration {
         self.deadline

@@ -3,20 +3,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
-use hyper::header::{CONNECTION, HeaderName, HeaderValue, RETRY_AFTER};
+use hyper::header::{CONNECTION, CONTENT_LENGTH, HeaderName, HeaderValue, RETRY_AFTER};
 use hyper::{Request, Response, StatusCode};
 
 use super::address::Client;
 use super::body::Body;
-use super::limiter::{Flow, Visitor};
-use super::rate::Pace;
+use super::incoming::{IncomingBody, Unread};
+use super::limiter::Visitor;
 use super::{Shared, heads, operations, websocket};
-use crate::runtime::http::{Admission, BodyFailure, BodyIn, BodyPlan, Work};
+use crate::runtime::http::{Admission, BodyPlan, Work};
 use crate::runtime::limits::loggable;
 use crate::runtime::wit_types::{Header, RequestHead};
-use crate::runtime::{Admitted, AnswerBody, Answered, Charge, MountCore};
+use crate::runtime::{Admitted, AnswerBody, Answered, MountCore};
 
 /// Headers that a component may give an answer.
 pub(crate) const HEADERS_MAX: usize = 1000;
@@ -119,75 +118,40 @@ async fn of_mount(request: Request<Incoming>, visitor: &mut Visitor, mount: &Arc
         return answer;
     }
     let mut held = mount.budget.charge(0);
-    let body = match body_plan {
-        BodyPlan::Inline(bytes_max) => {
-            match read_inline(body, bytes_max.min(mount.plan().max_body_bytes), &visitor.flow, &mut held).await {
-                Ok(body) => body,
-                Err(Unread::TooSlow) => return closing(StatusCode::REQUEST_TIMEOUT),
-                Err(Unread::Broken) => return closing(StatusCode::BAD_REQUEST),
-            }
-        }
-        BodyPlan::Object(_) => {
-            tracing::error!(mount = mount.name, "this host does not stream bodies into objects");
-            BodyIn::Failed(BodyFailure::Unavailable)
-        }
+    let incoming = IncomingBody::new(body, &visitor.flow);
+    let read = match body_plan {
+        BodyPlan::Inline(bytes_max) => incoming.read_inline(bytes_max.min(mount.plan().max_body_bytes), &mut held).await,
+        BodyPlan::Object(upload) => incoming.read_object(mount, upload, &mut held).await,
+    };
+    let body = match read {
+        Ok(body) => body,
+        Err(Unread::TooSlow) => return closing(StatusCode::REQUEST_TIMEOUT),
+        Err(Unread::Broken) => return closing(StatusCode::BAD_REQUEST),
     };
     let answered = open.handle(head, admitted, body, &mut visitor.asker).await;
     drop(held);
     from_mount(answered.unwrap_or_else(|error| mount.fallback(error)), visitor)
 }
 
-/// Why a body was not read to its end.
-enum Unread {
-    /// It came too slowly.
-    TooSlow,
-    /// Its chunks are none, or the client went away, whom no answer reaches.
-    Broken,
-}
-
-/// Reads a body that may have so many bytes, no faster than the client may send and no slower than it must.
-async fn read_inline(mut body: Incoming, bytes_max: u64, flow: &Flow, held: &mut Charge) -> Result<BodyIn, Unread> {
-    if body.size_hint().lower() > bytes_max {
-        return Ok(BodyIn::Failed(BodyFailure::TooLarge));
-    }
-    let mut bytes = Vec::new();
-    let mut pace = Pace::new(flow.now(), flow.stall_timeout());
-    loop {
-        let patience = pace.deadline().saturating_sub(flow.now());
-        let Ok(frame) = tokio::time::timeout(patience, body.frame()).await else { return Err(Unread::TooSlow) };
-        let data = match frame {
-            None => break,
-            Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
-            Some(Err(_)) => return Err(Unread::Broken),
-        };
-        let count = u64::try_from(data.len()).unwrap_or(u64::MAX);
-        if u64::try_from(bytes.len()).unwrap_or(u64::MAX).saturating_add(count) > bytes_max {
-            return Ok(BodyIn::Failed(BodyFailure::TooLarge));
-        }
-        bytes.extend_from_slice(&data);
-        held.resize(bytes.len());
-        pace.received(flow.now(), count);
-        flow.take(0, count);
-        if !flow.wait().is_zero() {
-            flow.room().await;
-            pace.pause(flow.now());
-        }
-    }
-    Ok(if bytes.is_empty() { BodyIn::Empty } else { BodyIn::Bytes(bytes) })
-}
-
 /// An answer of a mount as one of HTTP.
 pub(crate) fn from_mount(answered: Answered, visitor: &Visitor) -> Answer {
+    let unsent_bytes = if let AnswerBody::Unsent(length) = answered.body { Some(length) } else { None };
     let body = match answered.body {
         AnswerBody::Whole(bytes) => Body::from(bytes),
         // Behind a proxy the connections of an address are the streams of its clients.
-        AnswerBody::Pieces(pieces) => match visitor.permit() {
-            Ok(place) => Body::Pieces { pieces, _place: place },
+        AnswerBody::Unsent(length) => Body::Unsent(length),
+        AnswerBody::Pieces { pieces, length } => match visitor.permit() {
+            Ok(place) => Body::Pieces { pieces, length, _place: place },
             Err(retry_after) => return too_many(retry_after),
         },
     };
     let code = StatusCode::from_u16(answered.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    with_headers(code, &answered.headers, body)
+    let mut answer = with_headers(code, &answered.headers, body);
+    if let Some(length) = unsent_bytes {
+        // hyper leaves out that it is 0.
+        answer.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
+    }
+    answer
 }
 
 fn with_headers(code: StatusCode, headers: &[Header], body: Body) -> Answer {

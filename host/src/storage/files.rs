@@ -10,6 +10,8 @@
 //! is synced. The shard is the first byte of the key's hash; mount and key are encoded so that any text is safe. The
 //! name gives the key back unless the key is long; then the header does.
 
+pub(super) mod pieces;
+
 use std::collections::{BinaryHeap, HashSet};
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -25,7 +27,7 @@ use sha2::{Digest, Sha256};
 
 use super::freezer::{Freezer, FrozenView};
 use super::memory::{Clock, clamp_range, object_info, system_clock};
-use super::{ObjectInfo, Objects, StorageError, blocking};
+use super::{ObjectInfo, ObjectWriter, Objects, OpenObject, StorageError, blocking};
 use crate::backup::{BackupError, Pinned, Target};
 use crate::executor::sqlite::folder::{FolderLock, NAME_BYTES_MAX, create_folder, decode_name, encode_name, hex, sync_folder};
 use crate::executor::sqlite::format::{note_made, refuse_if_gone};
@@ -203,22 +205,28 @@ impl Folder {
         let length = u32::try_from(encoded.len()).ok().filter(|length| *length <= HEADER_BYTES_MAX);
         let length = length.ok_or_else(|| StorageError::Limit("size of a key or content type".to_owned()))?;
         let path = self.path_of(mount, key);
-        let folder = path.parent().unwrap_or(&self.path);
-        if !self.path.is_dir() {
-            // Made anew it would hide that all objects are gone.
-            return Err(write_error(&path)(io::ErrorKind::NotFound.into()));
-        }
-        create_folder(folder).map_err(write_error(folder))?;
+        self.refuse_if_gone(&path)?;
         let temporary = self.temporary_path();
-        let written = write_synced(&temporary, &[MAGIC, &length.to_be_bytes(), &encoded, content])
-            .and_then(|()| self.freezer.replace(&temporary, &path))
-            .and_then(|()| sync_folder(folder));
-        if let Err(error) = written {
+        let written = write_synced(&temporary, &[MAGIC, &length.to_be_bytes(), &encoded, content]);
+        if let Err(error) = written.and_then(|()| self.place(&temporary, &path)) {
             // If it is there at all, it is of no use; the next start would sweep it.
             let _ = fs::remove_file(&temporary);
             return Err(write_error(&path)(error));
         }
         Ok(header.into_info())
+    }
+
+    /// Made anew the folder would hide that all objects are gone.
+    fn refuse_if_gone(&self, path: &Path) -> Result<(), StorageError> {
+        if self.path.is_dir() { Ok(()) } else { Err(write_error(path)(io::ErrorKind::NotFound.into())) }
+    }
+
+    /// Puts a file that is whole and synced where it belongs.
+    fn place(&self, temporary: &Path, path: &Path) -> io::Result<()> {
+        let folder = path.parent().unwrap_or(&self.path);
+        create_folder(folder)?;
+        self.freezer.replace(temporary, path)?;
+        sync_folder(folder)
     }
 
     fn delete(&self, mount: &str, key: &str) -> Result<(), StorageError> {
@@ -436,6 +444,14 @@ impl Objects for FileObjects {
         self.run(mount, key, move |folder, mount, key| folder.write(mount, key, &content_type, &content)).await
     }
 
+    async fn open(&self, mount: &str, key: &str, range: Option<(u64, u64)>) -> Result<OpenObject, StorageError> {
+        self.run(mount, key, move |folder, mount, key| pieces::open(&folder.path_of(mount, key), range)).await
+    }
+
+    async fn create(&self, mount: &str, key: &str, content_type: &str) -> Result<Box<dyn ObjectWriter>, StorageError> {
+        pieces::create(&self.folder, mount, key, content_type).await
+    }
+
     async fn delete(&self, mount: &str, key: &str) -> Result<(), StorageError> {
         self.run(mount, key, |folder, mount, key| folder.delete(mount, key)).await
     }
@@ -470,7 +486,9 @@ mod tests {
     #[tokio::test]
     async fn objects_keep_the_contract() {
         let folder = tempfile::tempdir().unwrap();
-        suite::objects(&FileObjects::open(folder.path().join("objects")).await.unwrap()).await;
+        let store = FileObjects::open(folder.path().join("objects")).await.unwrap();
+        suite::objects(&store).await;
+        suite::pieces(&store).await;
     }
 
     proptest! {

@@ -12,8 +12,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::RwLock;
 
+use super::files::pieces::FileReader;
 use super::memory::clamp_range;
-use super::{ObjectInfo, Objects, StorageError};
+use super::{ObjectInfo, ObjectWriter, Objects, OpenObject, StorageError};
 use crate::backup::Pinned;
 
 /// A store, and folders in front of it.
@@ -77,6 +78,37 @@ impl Objects for WithFolders {
         self.objects.write(mount, key, content_type, content).await
     }
 
+    async fn open(&self, mount: &str, key: &str, range: Option<(u64, u64)>) -> Result<OpenObject, StorageError> {
+        match self.find(key) {
+            Some((folder, relative)) => super::blocking(move || folder.begin(&relative, range)).await,
+            None => self.objects.open(mount, key, range).await,
+        }
+    }
+
+    async fn create(&self, mount: &str, key: &str, content_type: &str) -> Result<Box<dyn ObjectWriter>, StorageError> {
+        self.refuse_write(key)?;
+        self.objects.create(mount, key, content_type).await
+    }
+
+    async fn presign_download(&self, mount: &str, key: &str, valid_ms: u64) -> Result<Option<String>, StorageError> {
+        match self.find(key) {
+            Some(_) => Ok(None),
+            None => self.objects.presign_download(mount, key, valid_ms).await,
+        }
+    }
+
+    async fn presign_upload(
+        &self,
+        mount: &str,
+        key: &str,
+        sha256: &str,
+        bytes_max: u64,
+        valid_ms: u64,
+    ) -> Result<Option<String>, StorageError> {
+        self.refuse_write(key)?;
+        self.objects.presign_upload(mount, key, sha256, bytes_max, valid_ms).await
+    }
+
     async fn delete(&self, mount: &str, key: &str) -> Result<(), StorageError> {
         self.refuse_write(key)?;
         self.objects.delete(mount, key).await
@@ -126,10 +158,22 @@ impl Folder {
         Ok((file, info))
     }
 
-    fn read(&self, relative: &str, range: Option<(u64, u64)>) -> Result<Bytes, StorageError> {
+    /// Opens a file where a range begins; gives its length too.
+    fn open_at(&self, relative: &str, range: Option<(u64, u64)>) -> Result<(File, ObjectInfo, u64), StorageError> {
         let (mut file, info) = self.open(relative)?;
         let (start, length) = clamp_range(info.size, range);
         file.seek(SeekFrom::Start(start)).map_err(failed)?;
+        Ok((file, info, length))
+    }
+
+    fn begin(&self, relative: &str, range: Option<(u64, u64)>) -> Result<OpenObject, StorageError> {
+        let (file, info, length) = self.open_at(relative, range)?;
+        let reader = FileReader::begin(file, &self.path.join(relative), length)?;
+        Ok(OpenObject { info, length, reader: Box::new(reader) })
+    }
+
+    fn read(&self, relative: &str, range: Option<(u64, u64)>) -> Result<Bytes, StorageError> {
+        let (file, _, length) = self.open_at(relative, range)?;
         let mut content = Vec::new();
         let bytes = usize::try_from(length).map_err(|_| StorageError::Limit("memory".into()))?;
         content.try_reserve_exact(bytes).map_err(|_| StorageError::Limit("memory".into()))?;
@@ -248,6 +292,10 @@ mod tests {
         assert_eq!(store.read("m", "web/page.HTML", Some((8, 5))).await.unwrap(), "89");
         assert_eq!(store.read("m", "web/inside", None).await.unwrap(), "x");
         assert_eq!(store.read("m", "own", None).await.unwrap(), "own");
+        let mut open = store.open("m", "web/page.HTML", Some((2, 3))).await.unwrap();
+        assert_eq!((open.info.size, open.length, open.reader.next().await.unwrap()), (10, 3, Some(Bytes::from_static(b"234"))));
+        assert_eq!(open.reader.next().await, Ok(None));
+        assert_eq!(store.open("m", "own", None).await.unwrap().length, 3);
         let listed = store.list("m", "", None, 10).await.unwrap();
         let keys: Vec<_> = listed.iter().map(|(key, _)| key.as_str()).collect();
         assert_eq!(keys, ["own", "web/deep/script.js", "web/inside", "web/page.HTML"]);
@@ -267,6 +315,8 @@ mod tests {
         let (_folder, store) = store().await;
         let refused = store.write("m", "web/new", "text/plain", Bytes::new()).await;
         assert!(matches!(refused, Err(StorageError::Limit(_))));
+        assert!(matches!(store.create("m", "web/new", "text/plain").await, Err(StorageError::Limit(_))));
+        assert!(matches!(store.presign_upload("m", "web/new", "", 1, 1).await, Err(StorageError::Limit(_))));
         assert!(matches!(store.delete("m", "web/page.HTML").await, Err(StorageError::Limit(_))));
         assert_eq!(store.head("m", "web/page.HTML").await.unwrap().size, 10);
     }

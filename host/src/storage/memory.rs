@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
@@ -9,8 +10,12 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 
-use super::{KeyValue, ObjectInfo, Objects, StorageError};
+use super::{KeyValue, ObjectInfo, ObjectReader, ObjectWriter, Objects, OpenObject, PIECE_BYTES, StorageError};
 use crate::backup::{NothingPinned, Pinned};
+use crate::executor::sqlite::folder::hex;
+
+/// Of the hash that the etag begins with.
+pub(super) const ETAG_DIGITS: usize = 32;
 
 /// Milliseconds since 1970, from wherever.
 pub(super) type Clock = Box<dyn Fn() -> u64 + Send + Sync>;
@@ -41,18 +46,17 @@ pub(super) fn counter_sum(current: Option<&[u8]>, delta: i64) -> Result<i64, Sto
 
 /// The facts of a content that is written now.
 pub(super) fn object_info(content: &[u8], content_type: &str, created_ms: u64) -> ObjectInfo {
-    let sha256: String = Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect();
-    ObjectInfo {
-        size: content.len() as u64,
-        content_type: content_type.to_owned(),
-        etag: sha256[..32].to_owned(),
-        sha256: Some(sha256),
-        created_ms,
-    }
+    hashed_info(content.len() as u64, content_type, &hex(&Sha256::digest(content)), created_ms)
+}
+
+/// The same for a content whose hash is known.
+pub(super) fn hashed_info(size: u64, content_type: &str, sha256: &str, created_ms: u64) -> ObjectInfo {
+    let etag = sha256.chars().take(ETAG_DIGITS).collect();
+    ObjectInfo { size, content_type: content_type.to_owned(), etag, sha256: Some(sha256.to_owned()), created_ms }
 }
 
 /// The part of `size` bytes that a range asks for: its start and length.
-pub(super) fn clamp_range(size: u64, range: Option<(u64, u64)>) -> (u64, u64) {
+pub(crate) fn clamp_range(size: u64, range: Option<(u64, u64)>) -> (u64, u64) {
     let (start, length) = range.unwrap_or((0, size));
     let start = start.min(size);
     (start, length.min(size - start))
@@ -179,10 +183,12 @@ fn from<'a, T>(
         .map(|((_, key), value)| (key.as_str(), value))
 }
 
+type Contents = BTreeMap<(String, String), (ObjectInfo, Bytes)>;
+
 /// Objects in memory.
 pub struct MemoryObjects {
-    objects: Mutex<BTreeMap<(String, String), (ObjectInfo, Bytes)>>,
-    clock: Clock,
+    objects: Arc<Mutex<Contents>>,
+    clock: Arc<Clock>,
 }
 
 impl Default for MemoryObjects {
@@ -194,12 +200,12 @@ impl Default for MemoryObjects {
 impl MemoryObjects {
     /// Empty.
     pub fn new() -> Self {
-        Self { objects: Mutex::default(), clock: system_clock() }
+        Self { objects: Arc::default(), clock: Arc::new(system_clock()) }
     }
 
     /// Empty; `clock` gives milliseconds since 1970.
     pub fn with_clock(clock: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
-        Self { objects: Mutex::default(), clock: Box::new(clock) }
+        Self { objects: Arc::default(), clock: Arc::new(Box::new(clock)) }
     }
 
     fn get(&self, mount: &str, key: &str) -> Result<(ObjectInfo, Bytes), StorageError> {
@@ -231,6 +237,23 @@ impl Objects for MemoryObjects {
         Ok(info)
     }
 
+    async fn open(&self, mount: &str, key: &str, range: Option<(u64, u64)>) -> Result<OpenObject, StorageError> {
+        let (info, content) = self.get(mount, key)?;
+        let (start, length) = clamp_range(info.size, range);
+        let content = content.slice(start as usize..(start + length) as usize);
+        Ok(OpenObject { info, length, reader: Box::new(MemoryReader(content)) })
+    }
+
+    async fn create(&self, mount: &str, key: &str, content_type: &str) -> Result<Box<dyn ObjectWriter>, StorageError> {
+        Ok(Box::new(MemoryWriter {
+            objects: self.objects.clone(),
+            clock: self.clock.clone(),
+            place: (mount.to_owned(), key.to_owned()),
+            content_type: content_type.to_owned(),
+            content: Vec::new(),
+        }))
+    }
+
     async fn delete(&self, mount: &str, key: &str) -> Result<(), StorageError> {
         self.objects.lock().remove(&(mount.to_owned(), key.to_owned()));
         Ok(())
@@ -244,6 +267,41 @@ impl Objects for MemoryObjects {
 
     async fn ready(&self) -> Result<(), StorageError> {
         Ok(())
+    }
+}
+
+/// What is left to be read of an object in memory.
+struct MemoryReader(Bytes);
+
+#[async_trait]
+impl ObjectReader for MemoryReader {
+    async fn next(&mut self) -> Result<Option<Bytes>, StorageError> {
+        let piece = self.0.split_to(self.0.len().min(PIECE_BYTES));
+        Ok(Some(piece).filter(|piece| !piece.is_empty()))
+    }
+}
+
+/// An object on its way into memory.
+struct MemoryWriter {
+    objects: Arc<Mutex<Contents>>,
+    clock: Arc<Clock>,
+    place: (String, String),
+    content_type: String,
+    content: Vec<u8>,
+}
+
+#[async_trait]
+impl ObjectWriter for MemoryWriter {
+    async fn write(&mut self, piece: Bytes) -> Result<(), StorageError> {
+        self.content.extend_from_slice(&piece);
+        Ok(())
+    }
+
+    async fn finish(self: Box<Self>, sha256: &str) -> Result<ObjectInfo, StorageError> {
+        let Self { objects, clock, place, content_type, content } = *self;
+        let info = hashed_info(content.len() as u64, &content_type, sha256, clock());
+        objects.lock().insert(place, (info.clone(), content.into()));
+        Ok(info)
     }
 }
 
@@ -470,6 +528,59 @@ pub(super) mod suite {
         assert_eq!(store.read("n", "k", None).await, Ok(Bytes::from_static(b"n")));
     }
 
+    /// An object that is written and read piece by piece.
+    pub(crate) async fn pieces(store: &dyn Objects) {
+        let content: Vec<u8> = (0..3 * PIECE_BYTES + 17).map(|position| (position % 251) as u8).collect();
+        let hash = |content: &[u8]| hex(&Sha256::digest(content));
+        let write = async |key: &str, content: &[u8]| {
+            let mut writer = store.create("m", key, "a/b").await.unwrap();
+            for piece in content.chunks(50_001) {
+                writer.write(Bytes::copy_from_slice(piece)).await.unwrap();
+            }
+            writer
+        };
+        let read = async |key: &str, range| {
+            let OpenObject { info, length, mut reader } = store.open("m", key, range).await.unwrap();
+            let mut found = Vec::new();
+            while let Some(piece) = reader.next().await.unwrap() {
+                assert!(!piece.is_empty() && piece.len() <= PIECE_BYTES);
+                found.extend_from_slice(&piece);
+            }
+            assert_eq!(length, found.len() as u64);
+            (info, found)
+        };
+        drop(write("k", &content).await);
+        assert_eq!(store.head("m", "k").await, Err(StorageError::NotFound));
+        assert!(matches!(store.open("m", "k", None).await, Err(StorageError::NotFound)));
+        let writer = write("k", &content).await;
+        assert_eq!(store.head("m", "k").await, Err(StorageError::NotFound), "it is not there before it is whole");
+        let info = writer.finish(&hash(&content)).await.unwrap();
+        assert_eq!((info.size, info.content_type.as_str(), info.sha256.as_deref()), (content.len() as u64, "a/b", Some(&*hash(&content))));
+        assert_eq!(store.head("m", "k").await, Ok(info.clone()));
+        assert_eq!(store.read("m", "k", None).await.unwrap(), content);
+        assert_eq!(read("k", None).await, (info.clone(), content.clone()));
+        let middle = PIECE_BYTES - 1..2 * PIECE_BYTES + 3;
+        assert_eq!(read("k", Some((middle.start as u64, middle.len() as u64))).await, (info.clone(), content[middle].to_vec()));
+        assert_eq!(read("k", Some((info.size - 2, u64::MAX))).await.1, content[content.len() - 2..]);
+        assert_eq!(read("k", Some((info.size, 1))).await.1, b"");
+        // Whoever reads goes on with what was opened.
+        let mut old = store.open("m", "k", None).await.unwrap();
+        let other = write("k", b"other").await.finish(&hash(b"other")).await.unwrap();
+        assert_ne!(other.etag, info.etag);
+        let mut length = 0;
+        while let Some(piece) = old.reader.next().await.unwrap() {
+            length += piece.len();
+        }
+        assert_eq!(length, content.len());
+        assert_eq!(read("k", None).await, (other, b"other".to_vec()));
+        let empty = write("empty", b"").await.finish(&hash(b"")).await.unwrap();
+        assert_eq!(read("empty", None).await, (empty, Vec::new()));
+        for key in ["k", "empty"] {
+            store.delete("m", key).await.unwrap();
+        }
+        assert_eq!(store.list("m", "", None, 9).await, Ok(vec![]));
+    }
+
     pub(crate) fn weird_keys() -> impl Strategy<Value = Vec<String>> {
         let key = prop_oneof![any::<String>(), "[a-bA./%~]{0,4}", "[ü/]{110,130}", "x{238,242}", "(long){80}[a-b]{1,2}"];
         prop::collection::btree_set(key, 0..12).prop_map(|keys| keys.into_iter().collect())
@@ -516,6 +627,7 @@ mod tests {
     #[tokio::test]
     async fn objects_keep_the_contract() {
         suite::objects(&MemoryObjects::new()).await;
+        suite::pieces(&MemoryObjects::new()).await;
     }
 
     proptest! {

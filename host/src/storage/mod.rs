@@ -83,6 +83,36 @@ pub struct ObjectInfo {
     pub etag: String,
 }
 
+/// Bytes of a piece that a reader gives, and of a batch that a writer of files writes at once.
+pub(crate) const PIECE_BYTES: usize = 128 << 10;
+
+/// An object that is read piece by piece. What is read is one content, also if the object is replaced or removed meanwhile.
+#[async_trait]
+pub trait ObjectReader: Send {
+    /// The next piece, not empty; none at the end. After an error nothing more can be had.
+    async fn next(&mut self) -> Result<Option<Bytes>, StorageError>;
+}
+
+/// An object that was opened.
+pub struct OpenObject {
+    /// What is known of it.
+    pub info: ObjectInfo,
+    /// Bytes that the reader gives.
+    pub length: u64,
+    /// Gives them.
+    pub reader: Box<dyn ObjectReader>,
+}
+
+/// An object that is written piece by piece. Dropped before [`ObjectWriter::finish`] nothing is left of it.
+#[async_trait]
+pub trait ObjectWriter: Send {
+    /// Takes the next piece. An error may be that of an earlier one; after it the writer is of no use.
+    async fn write(&mut self, piece: Bytes) -> Result<(), StorageError>;
+    /// Puts the object under its key, in place of one that is there; durable when this returns. `sha256`: of all that was
+    /// written, in lower-case hex.
+    async fn finish(self: Box<Self>, sha256: &str) -> Result<ObjectInfo, StorageError>;
+}
+
 /// Objects: whole or not there.
 #[async_trait]
 pub trait Objects: Send + Sync + 'static {
@@ -92,6 +122,26 @@ pub trait Objects: Send + Sync + 'static {
     async fn read(&self, mount: &str, key: &str, range: Option<(u64, u64)>) -> Result<Bytes, StorageError>;
     /// Writes an object, replacing one under the same key; durable when this returns.
     async fn write(&self, mount: &str, key: &str, content_type: &str, content: Bytes) -> Result<ObjectInfo, StorageError>;
+    /// Opens an object, or `length` bytes of it from `start` (less at its end), to be read piece by piece.
+    async fn open(&self, mount: &str, key: &str, range: Option<(u64, u64)>) -> Result<OpenObject, StorageError>;
+    /// Begins an object that comes piece by piece, and is not there before it is finished.
+    async fn create(&self, mount: &str, key: &str, content_type: &str) -> Result<Box<dyn ObjectWriter>, StorageError>;
+    /// A URL that gives the object to whoever has it, for so many milliseconds; none where the store cannot sign.
+    async fn presign_download(&self, _mount: &str, _key: &str, _valid_ms: u64) -> Result<Option<String>, StorageError> {
+        Ok(None)
+    }
+    /// A URL that takes the object by PUT, as [`Objects::presign_download`] gives it. The store checks hash (lower-case hex)
+    /// and size where it can.
+    async fn presign_upload(
+        &self,
+        _mount: &str,
+        _key: &str,
+        _sha256: &str,
+        _bytes_max: u64,
+        _valid_ms: u64,
+    ) -> Result<Option<String>, StorageError> {
+        Ok(None)
+    }
     /// Removes an object; no error where there is none.
     async fn delete(&self, mount: &str, key: &str) -> Result<(), StorageError>;
     /// Objects with a prefix in order of the bytes of their keys, after one, at most `limit`.

@@ -137,4 +137,4 @@ story("an upload appears on both pages", async (stage) => {
   await item(bob, 0).locator("button").click();
   await both(links, []);
   assert.deepEqual([...ann.complaints, ...bob.complaints], []);
-}, { ownServer: true, scale: 5, skip: "blobs are not served yet" });
+}, { ownServer: true, scale: 5 });

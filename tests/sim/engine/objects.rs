@@ -9,7 +9,7 @@ use rand::RngExt as _;
 use rand::rngs::StdRng;
 use syncline::runtime::environment::Environment as _;
 use syncline::storage::memory::{MemoryKeyValue, MemoryObjects};
-use syncline::storage::{ObjectInfo, Objects, Storage, StorageError};
+use syncline::storage::{ObjectInfo, ObjectWriter, Objects, OpenObject, Storage, StorageError};
 
 use super::faults::up_to_ms;
 use super::world::World;
@@ -70,6 +70,17 @@ impl Objects for SimulatedObjects {
         self.attempt("write", key).await?;
         self.world.note(format_args!("object {key} of {} bytes", content.len()));
         self.inner.write(mount, key, content_type, content).await
+    }
+
+    async fn open(&self, mount: &str, key: &str, range: Option<(u64, u64)>) -> Result<OpenObject, StorageError> {
+        self.attempt("open", key).await?;
+        self.inner.open(mount, key, range).await
+    }
+
+    async fn create(&self, mount: &str, key: &str, content_type: &str) -> Result<Box<dyn ObjectWriter>, StorageError> {
+        self.attempt("create", key).await?;
+        self.world.note(format_args!("object {key} in pieces"));
+        self.inner.create(mount, key, content_type).await
     }
 
     async fn delete(&self, mount: &str, key: &str) -> Result<(), StorageError> {

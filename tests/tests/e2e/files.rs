@@ -62,6 +62,19 @@ async fn texts_go_out_in_gzip_and_heads_without_a_body() {
 }
 
 #[tokio::test]
+async fn large_files_are_sent_piece_by_piece() {
+    let folder = page();
+    let video: Vec<u8> = (0..3_u32 << 20).map(|position| (position % 251) as u8).collect();
+    fs::write(folder.path().join("video.webm"), &video).expect("it can be written");
+    let server = TestServer::with(Setup { mounts: vec![files_mount(folder.path(), json!({}))], ..Setup::default() }).await;
+    let whole = get(&server, "/video.webm", &[("accept-encoding", "gzip")]).await;
+    assert_eq!((whole.header("content-type"), whole.header("content-length")), ("video/webm", "3145728"));
+    assert!(whole.body == video);
+    let head = request(server.address, &Method::HEAD, "/video.webm", &[], "").await;
+    assert_eq!((head.status, head.header("content-length"), head.body.len()), (200, "3145728", 0));
+}
+
+#[tokio::test]
 async fn what_changes_on_disk_is_served_at_once_and_a_reload_takes_another_folder() {
     let folder = page();
     let server = TestServer::with(Setup { mounts: vec![files_mount(folder.path(), json!({}))], ..Setup::default() }).await;

@@ -1,6 +1,7 @@
 //! The rows of docs/protocols/plasma.md as clients and whoever runs the server see them, told as stories.
 
 mod bad_input;
+mod blobs;
 mod conversations;
 mod edges;
 mod hooks;

@@ -142,7 +142,7 @@ fn metrics_add_up() {
 #[test]
 fn jobs_are_put_down_at_the_start_and_after_each_run() {
     let server = Server::with(json!({"changeLog": {"keepVersions": 1, "compactEveryMs": 60_000}}));
-    assert_eq!(server.host.pubsub.jobs.borrow().keys().collect::<Vec<_>>(), ["compaction", "expiry"]);
+    assert_eq!(server.host.pubsub.jobs.borrow().keys().collect::<Vec<_>>(), ["blobs", "compaction", "expiry"]);
     for number in 1..=5 {
         server.push("tok-alice", "g", "c", number, &[inc("k")]);
     }

@@ -6,12 +6,15 @@ use std::rc::Rc;
 
 use serde_json::{Value as Json, json};
 
+use crate::contract::exports::syncline::sync::http::{Stored, Upload};
 use crate::contract::exports::syncline::sync::socket::{GroupOutcome, Part};
 use crate::gzip;
 use crate::imports::*;
 use crate::plasma::Plasma;
-use crate::registry::{Admission, Alarm, BodyIn, BodyOut, Connection, Group, Input, Mount, Outcome, Protocol, Request, UpgradeResult};
-use crate::test_host::HostInMemory;
+use crate::registry::{
+    Admission, Alarm, BodyFailure, BodyIn, BodyOut, BodyPlan, Connection, Group, Input, Mount, Outcome, Protocol, Request, UpgradeResult,
+};
+use crate::test_host::{HostInMemory, sha256};
 
 /// The configuration that conformance runs with.
 const FIXTURE: &str = include_str!("../../../../tests/conformance/plasma.fixture.json");
@@ -116,6 +119,8 @@ pub struct Server {
     ids: Cell<ConnectionId>,
     /// Whether the body was read by the last request.
     pub body_was_read: Cell<bool>,
+    /// Whether the store takes no uploads.
+    pub store_is_away: Cell<bool>,
 }
 
 impl Server {
@@ -132,7 +137,15 @@ impl Server {
     pub fn with_app(changes: Json, app: Rc<dyn App>) -> Self {
         let host = HostInMemory::default();
         let mount = Plasma.configure("m", &fixture(changes).to_string(), Vec::new()).unwrap();
-        let server = Self { host, mount, app, lines: RefCell::default(), ids: Cell::new(100), body_was_read: Cell::new(false) };
+        let server = Self {
+            host,
+            mount,
+            app,
+            lines: RefCell::default(),
+            ids: Cell::new(100),
+            body_was_read: Cell::new(false),
+            store_is_away: Cell::new(false),
+        };
         assert_eq!(server.mount.start(server.imports(), None), Ok(None));
         server
     }
@@ -157,6 +170,7 @@ impl Server {
         let body = match response.body {
             BodyOut::Empty => Vec::new(),
             BodyOut::Bytes(body) => body,
+            BodyOut::Object((key, range)) => self.host.storage.read_object(&key, range).unwrap(),
             _ => panic!("a body of another kind"),
         };
         self.settle();
@@ -183,16 +197,30 @@ impl Server {
             Admission::Refuse(response) => return (response, head),
         };
         self.body_was_read.set(true);
-        let crate::registry::BodyPlan::Inline(bytes_max) = accept.body else { panic!("an object") };
-        let body = if ask.body.len() as u64 > bytes_max {
-            BodyIn::Failed(crate::contract::exports::syncline::sync::http::BodyFailure::TooLarge)
-        } else if ask.body.is_empty() {
-            BodyIn::Empty
-        } else {
-            BodyIn::Bytes(ask.body.clone())
+        let body = match accept.body {
+            BodyPlan::Inline(bytes_max) if ask.body.len() as u64 > bytes_max => BodyIn::Failed(BodyFailure::TooLarge),
+            BodyPlan::Inline(_) if ask.body.is_empty() => BodyIn::Empty,
+            BodyPlan::Inline(_) => BodyIn::Bytes(ask.body.clone()),
+            BodyPlan::Object(upload) => self.take(upload, &ask.body),
         };
         let request = Request { connection, head: head.clone(), context: accept.context, body, failure: None };
         (self.mount.handle(self.imports(), request), head)
+    }
+
+    /// A body becomes an object.
+    fn take(&self, upload: Upload, body: &[u8]) -> BodyIn {
+        let hash = sha256(body);
+        if self.store_is_away.get() {
+            return BodyIn::Failed(BodyFailure::Unavailable);
+        }
+        if body.len() as u64 > upload.max_bytes {
+            return BodyIn::Failed(BodyFailure::TooLarge);
+        }
+        if upload.sha256.is_some_and(|expected| expected != hash) {
+            return BodyIn::Failed(BodyFailure::WrongHash);
+        }
+        let existed = self.host.storage.objects.borrow_mut().insert(upload.key.clone(), body.to_vec()).is_some();
+        BodyIn::Stored(Stored { key: upload.key, size: body.len() as u64, sha256: hash, existed })
     }
 
     /// A request with a token and a JSON body.

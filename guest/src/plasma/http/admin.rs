@@ -2,11 +2,13 @@
 
 use serde_json::{Map, Value as Json, json};
 
+use super::blob;
 use super::body::Body;
 use super::refusal::Refusal;
 use super::{Answer, parse_id};
 use crate::http::{header, json_response};
 use crate::plasma::Call;
+use crate::plasma::blobs::{GcOptions, ReconcileOptions, ReconcileRefused};
 use crate::plasma::compaction::CompactUpTo;
 use crate::plasma::failure::Failure;
 use crate::plasma::hooks::WriteHooks;
@@ -20,6 +22,10 @@ use crate::registry::{BodyOut, Request, Response};
 
 /// How long a request compacts before it leaves the rest to a job.
 const COMPACT_MS_MAX: u128 = 3000;
+/// Blobs that one request deletes.
+const GC_BLOBS_MAX: u64 = 10_000;
+/// Rows that are reconciled together.
+const RECONCILE_BATCH_MAX: u64 = 1000;
 
 /// Answers a request whose token was checked.
 pub fn admin(call: &Call<'_>, name: &str, request: &Request) -> Answer {
@@ -33,6 +39,8 @@ pub fn admin(call: &Call<'_>, name: &str, request: &Request) -> Answer {
         "migrate" => migrate(call, &Body::read(call, request)?),
         "forget" => forget(call, &Body::read(call, request)?),
         "revoke" => revoke(call, &Body::read(call, request)?),
+        "gc" => gc(call, &Body::read(call, request)?),
+        "reconcile" => reconcile(call, &Body::read(call, request)?),
         _ => Err(Refusal::NotFound),
     }
 }
@@ -110,11 +118,16 @@ fn db(call: &Call<'_>, body: &Body) -> Answer {
     json(&json!({"ok": true, "version": written.version, "changed": written.changed}))
 }
 
-fn compact(call: &Call<'_>, body: &Body) -> Answer {
-    // A word that is misspelt must not compact more than was meant.
-    if let Some(unknown) = body.0.keys().find(|key| !["keepVersions", "upToVersion", "tombstonesOnly"].contains(&key.as_str())) {
-        return Err(Refusal::invalid(format!("unknown key {unknown}")));
+/// A word that is misspelt must not do more than was meant.
+fn only_known(body: &Body, known: &[&str]) -> Result<(), Refusal> {
+    match body.0.keys().find(|key| !known.contains(&key.as_str())) {
+        Some(unknown) => Err(Refusal::invalid(format!("unknown key {unknown}"))),
+        None => Ok(()),
     }
+}
+
+fn compact(call: &Call<'_>, body: &Body) -> Answer {
+    only_known(body, &["keepVersions", "upToVersion", "tombstonesOnly"])?;
     let keep: Option<u64> = optional(body, "keepVersions", "a non-negative integer")?;
     let version: Option<u64> = optional(body, "upToVersion", "a non-negative integer")?;
     let tombstones_only = optional(body, "tombstonesOnly", "a boolean")?.unwrap_or(false);
@@ -154,6 +167,53 @@ fn migrate(call: &Call<'_>, body: &Body) -> Answer {
         call.migrated(&done);
     }
     json(&result)
+}
+
+fn gc(call: &Call<'_>, body: &Body) -> Answer {
+    blob::settings(call)?;
+    only_known(body, &["graceMs", "limit", "dryRun"])?;
+    let defaults = GcOptions::default();
+    let limit: Option<u64> = optional(body, "limit", "an integer")?;
+    let blobs_max = match limit {
+        None => defaults.blobs_max,
+        Some(limit) if (1..=GC_BLOBS_MAX).contains(&limit) => usize::try_from(limit).unwrap_or(usize::MAX),
+        Some(_) => return Err(Refusal::invalid(format!("limit must be from 1 to {GC_BLOBS_MAX}"))),
+    };
+    let options = GcOptions {
+        grace_ms: optional(body, "graceMs", "a non-negative integer")?.unwrap_or(defaults.grace_ms),
+        blobs_max,
+        dry_run: optional(body, "dryRun", "a boolean")?.unwrap_or(false),
+    };
+    let collected = call.engine.collect_blobs(call.imports, &options)?;
+    if !options.dry_run {
+        let mut after = None;
+        while let Some(next) = call.engine.sweep_objects(call.imports, after.as_deref())? {
+            after = Some(next);
+        }
+    }
+    json(&serde_json::to_value(collected).map_err(|error| Refusal::Internal(error.to_string()))?)
+}
+
+fn reconcile(call: &Call<'_>, body: &Body) -> Answer {
+    blob::settings(call)?;
+    only_known(body, &["tables", "batchSize", "dryRun"])?;
+    let defaults = ReconcileOptions::default();
+    let batch: Option<u64> = optional(body, "batchSize", "an integer")?;
+    let batch_rows = match batch {
+        None => defaults.batch_rows,
+        Some(batch) if (1..=RECONCILE_BATCH_MAX).contains(&batch) => usize::try_from(batch).unwrap_or(usize::MAX),
+        Some(_) => return Err(Refusal::invalid(format!("batchSize must be from 1 to {RECONCILE_BATCH_MAX}"))),
+    };
+    let options = ReconcileOptions {
+        tables: optional(body, "tables", "a list of names")?,
+        batch_rows,
+        dry_run: optional(body, "dryRun", "a boolean")?.unwrap_or(false),
+    };
+    let reconciled = call.engine.reconcile_blobs(call.imports, &options).map_err(|refused| match refused {
+        ReconcileRefused::UnknownTable(_) => Refusal::invalid(refused.to_string()),
+        ReconcileRefused::Failure(failure) => failure.into(),
+    })?;
+    json(&serde_json::to_value(reconciled).map_err(|error| Refusal::Internal(error.to_string()))?)
 }
 
 fn forget(call: &Call<'_>, body: &Body) -> Answer {

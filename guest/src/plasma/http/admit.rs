@@ -3,9 +3,9 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 
-use super::credentials;
 use super::refusal::Refusal;
-use super::route::{ADMIN_READS, ADMIN_WRITES, Route};
+use super::route::{ADMIN_READS, ADMIN_WRITES, BlobPart, Route};
+use super::{blob, credentials, presign};
 use crate::auth::{Denied, Recognised};
 use crate::http::{content_length, has_known_coding, header_text, query_parameter};
 use crate::imports::RequestHead;
@@ -28,6 +28,8 @@ pub struct Admitted {
     pub client_id: Option<String>,
     /// `?limit`
     pub limit: Option<usize>,
+    /// A signed URL stands for the credentials.
+    pub signed: bool,
 }
 
 impl Admitted {
@@ -54,19 +56,19 @@ pub fn admit(call: &Call<'_>, route: Option<&Route>, head: &RequestHead) -> Resu
     if !route.methods().contains(&head.method.as_str()) {
         return Err(Refusal::MethodNotAllowed(route.methods()));
     }
-    let body_bytes_max = match route {
-        Route::Admin(_) => settings.body_bytes_max,
-        _ => {
-            check_size(settings.payload_bytes_max, head)?;
-            settings.body_bytes_max
-        }
-    };
+    let uploads = head.method == "PUT";
+    match (route, &settings.blobs) {
+        (Route::Admin(_), _) => {}
+        (Route::Blob { part: BlobPart::Bytes, .. }, Some(blobs)) if uploads => check_size(blobs.bytes_max, head)?,
+        _ => check_size(settings.payload_bytes_max, head)?,
+    }
     let admitted = match route {
         Route::Health => Admitted::default(),
         Route::Admin(_) => {
             check_admin(call, head)?;
             Admitted::default()
         }
+        Route::Blob { hash, part: BlobPart::Bytes } if presign::is_signed(head) => presign::admit(call, hash, head)?,
         _ => admit_caller(call, route, head)?,
     };
     match route {
@@ -74,7 +76,7 @@ pub fn admit(call: &Call<'_>, route: Option<&Route>, head: &RequestHead) -> Resu
         Route::Blob { hash, .. } if !is_hash(hash) => {
             return Err(Refusal::BlobInvalidRequest("the hash must be 64 lowercase hex digits".into()));
         }
-        Route::Blob { .. } | Route::Snapshot | Route::Live => return Err(Refusal::NotFound),
+        Route::Snapshot | Route::Live => return Err(Refusal::NotFound),
         _ => {}
     }
     if head.method == "POST" && !has_known_coding(head) {
@@ -84,10 +86,15 @@ pub fn admit(call: &Call<'_>, route: Option<&Route>, head: &RequestHead) -> Resu
     let context = serde_json::to_vec(&Admitted { limit, ..admitted }).map_err(|error| Refusal::Internal(error.to_string()))?;
     let work = match route {
         Route::Admin(name) if name == "migrate" => Work::Long,
+        Route::Admin(name) if ["gc", "reconcile"].contains(&name.as_str()) => Work::Long,
         Route::Query => Work::Heavy,
         _ => Work::Usual,
     };
-    Ok(AdmitAccept { body: BodyPlan::Inline(body_bytes_max), context, work })
+    let body = match route {
+        Route::Blob { hash, part: BlobPart::Bytes } if uploads => blob::upload_plan(call, hash, head)?,
+        _ => BodyPlan::Inline(settings.body_bytes_max),
+    };
+    Ok(AdmitAccept { body, context, work })
 }
 
 /// Recognises the caller of a request or upgrade.
@@ -111,7 +118,7 @@ pub fn admit_caller(call: &Call<'_>, route: &Route, head: &RequestHead) -> Resul
     }
     let id = |name: &str| ctx.get(name).and_then(Json::as_str).map(str::to_owned);
     let (client_group_id, client_id) = (id("clientGroupID"), id("clientID"));
-    let admitted = Admitted { ctx, expires_at_ms, client_group_id, client_id, limit: None };
+    let admitted = Admitted { ctx, expires_at_ms, client_group_id, client_id, limit: None, signed: false };
     admitted.check_ids(header_text(head, "x-plasma-client-group"), header_text(head, "x-plasma-client"))?;
     Ok(admitted)
 }

@@ -5,8 +5,10 @@
 
 mod admin;
 mod admit;
+mod blob;
 mod body;
 mod credentials;
+mod presign;
 mod pull;
 mod push;
 mod query;
@@ -24,7 +26,7 @@ use super::realtime;
 pub use admit::{Admitted, admit_caller};
 pub use body::{caller_of, parse_id};
 pub use refusal::Refusal;
-pub use route::{Route, route};
+pub use route::{BlobPart, Route, route};
 
 /// An answer before CORS and gzip, or why there is none.
 pub type Answer = Result<Response, Refusal>;
@@ -39,7 +41,7 @@ pub fn admit(call: &Call<'_>, head: &RequestHead) -> Admission {
     match admit::admit(call, route.as_ref(), head) {
         Ok(accept) => Admission::Accept(accept),
         Err(refusal) => {
-            let kind = route.as_ref().and_then(Route::metric);
+            let kind = route.as_ref().and_then(|route| route.metric(&head.method));
             Admission::Refuse(refused(call, head, kind, &watch, &refusal))
         }
     }
@@ -60,11 +62,15 @@ pub fn handle(call: &Call<'_>, request: &Request) -> Response {
         Route::Query => query::query(call, request, &admitted),
         Route::Health => health(call),
         Route::Admin(name) => admin::admin(call, name, request),
-        Route::Socket | Route::Snapshot | Route::Live | Route::Blob { .. } => Err(Refusal::NotFound),
+        Route::Blob { hash, part: BlobPart::UploadUrl } => presign::upload_url(call, hash, request),
+        Route::Blob { hash, part: BlobPart::DownloadUrl } => presign::download_url(call, hash, request, &admitted),
+        Route::Blob { hash, part: BlobPart::Bytes } if head.method == "PUT" => blob::put(call, hash, request, &watch),
+        Route::Blob { hash, part: BlobPart::Bytes } => blob::get(call, hash, head, &admitted, &watch),
+        Route::Socket | Route::Snapshot | Route::Live => Err(Refusal::NotFound),
     };
     match answer {
         Ok(response) => dress(call, head, response),
-        Err(refusal) => refused(call, head, route.metric(), &watch, &refusal),
+        Err(refusal) => refused(call, head, route.metric(&head.method), &watch, &refusal),
     }
 }
 

@@ -37,6 +37,32 @@ pub enum Refusal {
     InvalidRequest(String),
     /// A malformed request for a blob.
     BlobInvalidRequest(String),
+    /// There is no such blob.
+    BlobNotFound {
+        /// As in the path.
+        hash: String,
+    },
+    /// The newest references do not let the caller read a blob, and older ones were not looked at.
+    BlobReadCapHit {
+        /// As in the path.
+        hash: String,
+        /// How many were looked at.
+        cap: u64,
+    },
+    /// The bytes are not those of the hash.
+    BlobHashMismatch {
+        /// As in the path.
+        hash: String,
+        /// For people.
+        reason: String,
+    },
+    /// The storage did not take the bytes; the text is for whoever runs the server.
+    BlobUploadFailed {
+        /// As in the path.
+        hash: String,
+        /// Why.
+        cause: String,
+    },
     /// Another protocol version.
     ProtocolMismatch {
         /// Whose words.
@@ -128,6 +154,10 @@ impl Refusal {
             Refusal::Forbidden(why) => (403, reason("forbidden", why)),
             Refusal::InvalidRequest(why) => (400, reason("invalid-request", why)),
             Refusal::BlobInvalidRequest(why) => (400, reason("blob-invalid-request", why)),
+            Refusal::BlobNotFound { hash } => (404, error_body("blob-not-found", json!({ "hash": hash }))),
+            Refusal::BlobReadCapHit { hash, cap } => (403, error_body("blob-read-auth-cap-hit", json!({"hash": hash, "cap": cap}))),
+            Refusal::BlobHashMismatch { hash, reason } => (422, error_body("blob-hash-mismatch", json!({"hash": hash, "reason": reason}))),
+            Refusal::BlobUploadFailed { hash, .. } => (502, error_body("blob-upload-failed-server", json!({ "hash": hash }))),
             Refusal::ProtocolMismatch { dialect, got, .. } if native(dialect) => {
                 (409, error_body("protocol-mismatch", json!({"expected": 1, "got": got})))
             }
@@ -157,6 +187,10 @@ impl Refusal {
             Refusal::UnsupportedContentEncoding => invalid(CODINGS.into()),
             Refusal::TooManyMutations { limit, got } => invalid(format!("{got} mutations, limit {limit}")),
             Refusal::BlobInvalidRequest(reason) => Some(Report::BlobInvalidRequest { reason: reason.clone() }),
+            Refusal::BlobNotFound { hash } => Some(Report::BlobNotFound { hash: hash.clone() }),
+            Refusal::BlobReadCapHit { hash, cap } => Some(Report::BlobReadCapHit { hash: hash.clone(), cap: *cap }),
+            Refusal::BlobHashMismatch { hash, reason } => Some(Report::BlobHashMismatch { hash: hash.clone(), reason: reason.clone() }),
+            Refusal::BlobUploadFailed { hash, cause } => Some(Report::BlobUploadFailed { hash: hash.clone(), cause: cause.clone() }),
             Refusal::ProtocolMismatch { got, .. } => Some(Report::ProtocolMismatch { got: *got }),
             Refusal::SchemaMismatch { expected, got, .. } => Some(Report::SchemaMismatch { expected: expected.clone(), got: got.clone() }),
             _ => None,

@@ -23,8 +23,8 @@ pub enum Route {
     Blob {
         /// As in the path.
         hash: String,
-        /// `upload-url` or `download-url`.
-        signs: bool,
+        /// Which of both.
+        part: BlobPart,
     },
     /// `/admin/{name}`
     Admin(String),
@@ -32,10 +32,21 @@ pub enum Route {
     Health,
 }
 
+/// What is asked about a blob.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BlobPart {
+    /// `/blob/{hash}`
+    Bytes,
+    /// `/blob/{hash}/upload-url`
+    UploadUrl,
+    /// `/blob/{hash}/download-url`
+    DownloadUrl,
+}
+
 /// Surfaces of whoever runs the server that are read.
 pub const ADMIN_READS: [&str; 4] = ["errors", "metrics", "schema", "stats"];
 /// Those that do something.
-pub const ADMIN_WRITES: [&str; 5] = ["db", "compact", "migrate", "forget", "revoke"];
+pub const ADMIN_WRITES: [&str; 7] = ["db", "compact", "migrate", "forget", "revoke", "gc", "reconcile"];
 
 /// The route of a path; none: there is no such thing.
 pub fn route(base_path: &str, raw_path: &str) -> Option<Route> {
@@ -51,8 +62,9 @@ pub fn route(base_path: &str, raw_path: &str) -> Option<Route> {
         ("snapshot", None, None) => Route::Snapshot,
         ("live", None, None) => Route::Live,
         ("health", None, None) => Route::Health,
-        ("blob", Some(hash), None) => Route::Blob { hash: hash.into(), signs: false },
-        ("blob", Some(hash), Some("upload-url" | "download-url")) => Route::Blob { hash: hash.into(), signs: true },
+        ("blob", Some(hash), None) => Route::Blob { hash: hash.into(), part: BlobPart::Bytes },
+        ("blob", Some(hash), Some("upload-url")) => Route::Blob { hash: hash.into(), part: BlobPart::UploadUrl },
+        ("blob", Some(hash), Some("download-url")) => Route::Blob { hash: hash.into(), part: BlobPart::DownloadUrl },
         ("admin", Some(name), None) => Route::Admin(name.into()),
         _ => return None,
     };
@@ -63,9 +75,10 @@ impl Route {
     /// The methods that it takes, as in `Allow`.
     pub fn methods(&self) -> &'static [&'static str] {
         match self {
-            Route::Push | Route::Pull | Route::Query | Route::Snapshot | Route::Blob { signs: true, .. } => &["POST"],
+            Route::Push | Route::Pull | Route::Query | Route::Snapshot => &["POST"],
             Route::Poke | Route::Socket | Route::Live | Route::Health => &["GET"],
-            Route::Blob { signs: false, .. } => &["GET", "HEAD", "PUT"],
+            Route::Blob { part: BlobPart::Bytes, .. } => &["GET", "HEAD", "PUT"],
+            Route::Blob { .. } => &["POST"],
             Route::Admin(name) if ADMIN_READS.contains(&name.as_str()) => &["GET"],
             Route::Admin(_) => &["POST"],
         }
@@ -75,16 +88,17 @@ impl Route {
     pub fn takes_query_token(&self, method: &str) -> bool {
         match self {
             Route::Poke | Route::Socket | Route::Live => true,
-            Route::Blob { signs: false, .. } => method != "PUT",
+            Route::Blob { part: BlobPart::Bytes, .. } => method != "PUT",
             _ => false,
         }
     }
 
     /// As which its requests are counted.
-    pub fn metric(&self) -> Option<&'static str> {
+    pub fn metric(&self, method: &str) -> Option<&'static str> {
         match self {
             Route::Push => Some("push"),
             Route::Pull => Some("pull"),
+            Route::Blob { part: BlobPart::Bytes, .. } => Some(if method == "PUT" { "blob-put" } else { "blob-get" }),
             _ => None,
         }
     }

@@ -11,7 +11,8 @@ mod visibility;
 
 use std::collections::BTreeMap;
 
-pub use statements::PullStatements;
+pub use page::list_of;
+pub use statements::{PullStatements, has_key, push_list};
 
 use super::cookie::{Cookie, Loading};
 use super::engine::{Caller, DATABASE, Dialect, Engine};

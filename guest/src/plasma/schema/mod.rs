@@ -202,6 +202,11 @@ impl Table {
         self.primary_key.iter().map(|position| &self.columns[*position])
     }
 
+    /// The columns whose values refer to blobs.
+    pub fn files(&self) -> impl Iterator<Item = &Column> {
+        self.columns.iter().filter(|column| column.column_type == ColumnType::File && !column.encrypted)
+    }
+
     /// The primary key of a complete row.
     pub fn key_of(&self, row: &serde_json::Map<String, Json>) -> Vec<Json> {
         self.key_columns().map(|column| row.get(&column.name).cloned().unwrap_or(Json::Null)).collect()

@@ -297,6 +297,9 @@ impl Blobs {
             cache_bytes_max: optional(&mut block, "cacheMaxBytes").unwrap_or(0),
             gc_every_ms: optional(&mut block, "gcEveryMs"),
         };
+        if read.gc_every_ms.is_some_and(|every| every < 1000) {
+            block.problem("gcEveryMs", "must be at least 1000");
+        }
         keys.end_block(block);
         Some(read)
     }

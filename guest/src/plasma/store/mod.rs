@@ -5,7 +5,7 @@ pub mod clients;
 pub mod meta;
 mod tables;
 
-pub use tables::{FORMAT, create as create_tables};
+pub use tables::{FORMAT, create as create_tables, upgrade as upgrade_tables};
 
 use super::failure::Failure;
 use crate::imports::{Dialect, Query, Statement, Value};

@@ -4,7 +4,7 @@ use crate::imports::{Dialect, Statement};
 use crate::sql::Sql;
 
 /// The format of the tables; a newer one is refused.
-pub const FORMAT: i64 = 1;
+pub const FORMAT: i64 = 2;
 
 /// Text that is compared and ordered by code unit.
 fn text(dialect: Dialect) -> &'static str {
@@ -51,9 +51,10 @@ pub fn create(sql: &Sql) -> Vec<Statement> {
             "CREATE TABLE IF NOT EXISTS {{}}_plasma_blob_refs (hash {text} NOT NULL, tbl {text} NOT NULL, pk {text} NOT NULL, \
              col {text} NOT NULL, version BIGINT NOT NULL, PRIMARY KEY (hash, tbl, pk, col)){clustered}"
         ),
+        "CREATE INDEX IF NOT EXISTS {}_plasma_blob_refs_by_version ON {}_plasma_blob_refs (hash, version)".into(),
         format!(
             "CREATE TABLE IF NOT EXISTS {{}}_plasma_blobs (hash {text} NOT NULL PRIMARY KEY, size BIGINT NOT NULL, \
-             content_type {text} NOT NULL, created_at BIGINT NOT NULL){clustered}"
+             content_type {text} NOT NULL, created_at BIGINT NOT NULL, object {text} NOT NULL DEFAULT ''){clustered}"
         ),
         format!(
             "CREATE TABLE IF NOT EXISTS {{}}_plasma_region_versions (region {text} NOT NULL PRIMARY KEY, version BIGINT NOT NULL, \
@@ -66,4 +67,11 @@ pub fn create(sql: &Sql) -> Vec<Statement> {
         ),
     ];
     templates.iter().map(|template| sql.statement(template, [])).collect()
+}
+
+/// What brings tables of an older format to this one.
+pub fn upgrade(sql: &Sql, from: i64) -> Vec<Statement> {
+    let blobs = format!("ALTER TABLE {{}}_plasma_blobs ADD COLUMN object {} NOT NULL DEFAULT ''", text(sql.dialect()));
+    // Until the second format there were no blobs.
+    if from < 2 { vec![sql.statement(&blobs, [])] } else { Vec::new() }
 }

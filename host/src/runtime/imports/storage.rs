@@ -59,7 +59,7 @@ impl Host for State {
     }
 
     async fn head_object(&mut self, key: String) -> wasmtime::Result<Result<ObjectInfo, Error>> {
-        Ok(self.mount()?.storage.objects.head(&self.mount()?.name, &key).await.map(Into::into).map_err(Error::from))
+        Ok(self.mount()?.object_info(&key).await.map(Into::into).map_err(Error::from))
     }
 
     async fn read_object(&mut self, key: String, range: Option<ByteRange>) -> wasmtime::Result<Result<Vec<u8>, Error>> {
@@ -97,19 +97,20 @@ impl Host for State {
         Ok(listed.map(|objects| objects.into_iter().map(|(key, info)| (key, info.into())).collect()).map_err(Error::from))
     }
 
-    async fn presign_download(&mut self, _key: String, _valid_ms: u64) -> wasmtime::Result<Result<Option<String>, Error>> {
-        // Neither files nor memory can sign; the component then offers a signed URL of its own.
-        Ok(Ok(None))
+    async fn presign_download(&mut self, key: String, valid_ms: u64) -> wasmtime::Result<Result<Option<String>, Error>> {
+        let mount = self.mount()?;
+        Ok(mount.storage.objects.presign_download(&mount.name, &key, valid_ms).await.map_err(Error::from))
     }
 
     async fn presign_upload(
         &mut self,
-        _key: String,
-        _sha256: String,
-        _max_bytes: u64,
-        _valid_ms: u64,
+        key: String,
+        sha256: String,
+        max_bytes: u64,
+        valid_ms: u64,
     ) -> wasmtime::Result<Result<Option<String>, Error>> {
-        Ok(Ok(None))
+        let mount = self.mount()?;
+        Ok(mount.storage.objects.presign_upload(&mount.name, &key, &sha256, max_bytes, valid_ms).await.map_err(Error::from))
     }
 }
 

@@ -16,6 +16,7 @@ mod bindings {
 }
 
 mod excess;
+mod objects;
 mod plan;
 mod run;
 
@@ -90,6 +91,9 @@ fn unfolded(line: &str) -> String {
 impl http::Guest for Component {
     fn admit(_mount: String, _connection: u64, head: RequestHead) -> http::Admission {
         run::fall(&configured_fault("admit"));
+        if let Some(accept) = objects::admit(&head) {
+            return http::Admission::Accept(accept);
+        }
         let work = if head.path.ends_with("/heavy") { http::Work::Heavy } else { http::Work::Usual };
         http::Admission::Accept(http::Accept { body: http::BodyPlan::Inline(1 << 20), context: Vec::new(), work })
     }
@@ -102,6 +106,9 @@ impl http::Guest for Component {
         body: http::BodyIn,
         failure: Option<live::Failure>,
     ) -> http::Response {
+        if let Some(response) = objects::handle(&head, &body) {
+            return response;
+        }
         let mut run = Run::new(mount, connection, "");
         let text = match body {
             http::BodyIn::Bytes(bytes) => String::from_utf8_lossy(&bytes).into_owned(),

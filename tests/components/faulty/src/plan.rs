@@ -55,6 +55,7 @@ pub fn plan(settings: &str) -> Result<Plan, Vec<String>> {
             memory_bytes: None,
         }),
         direct: None,
+        object_cache_bytes: number("object_cache_bytes", 0),
         auto_replies: vec![("ping".into(), "pong".into())],
         warnings: Vec::new(),
     })

@@ -3,6 +3,7 @@
 mod access;
 mod administration;
 mod bad_input;
+mod blobs;
 mod growing;
 mod lagging;
 mod pokes;

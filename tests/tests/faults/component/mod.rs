@@ -10,6 +10,7 @@ mod failures;
 mod inputs;
 mod jobs;
 mod limits;
+mod objects;
 mod order;
 mod outbox;
 mod quota;
