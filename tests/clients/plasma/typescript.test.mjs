@@ -5,6 +5,7 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { after } from "node:test";
 import { fileURLToPath } from "node:url";
+import { isChosen as onPostgres } from "../harness/postgres.mjs";
 import { stories } from "../harness/stage.mjs";
 import { request } from "./harness/api.mjs";
 import { App, AppServer } from "./harness/app.mjs";
@@ -41,7 +42,7 @@ fresh("what new-app makes is checked, built and run by its own test", async (sta
   const installed = packages(new URL("../package.json", import.meta.url));
   for (const [name, version] of Object.entries(packages(join(app.folder, "package.json")))) assert.equal(installed[name], version, name);
   assert.match(await app.npm("test"), /pass 1\b[^]*fail 0\b/);
-}, { ...notOnPeer, scale: 5 });
+}, { skip: notOnPeer.skip || (onPostgres && "its server is its own"), scale: 5 });
 
 fresh("the same mutators run in two clients and on the server, which knows better who calls", async (stage) => {
   const { app } = stage.server;
