@@ -125,6 +125,6 @@ probing("a mutator that fails, runs on or takes all memory fails its own mutatio
   ]);
   const { app } = stage.server;
   const [ann] = await clients(stage, app, ["ann"]);
-  assert.deepEqual(ann.row(keyOf("seen", "survived"))?.seen, ["unknown column colour"]);
+  await ann.sees(keyOf("seen", "survived"), { seen: ["unknown column colour"] });
   assert.equal(ann.row(keyOf("texts", "fallen")), undefined);
 }, { ...notOnPeer, scale: 5 });
