@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::Call;
-use super::blobs::GcOptions;
+use super::blobs::{GcOptions, ReconcileCursor};
 use super::compaction::{CompactUpTo, Compaction, CompactionCursor};
 use super::failure::Failure;
 use super::hooks::HOOK_JOB_PREFIX;
@@ -16,7 +16,7 @@ pub const COMPACTION_JOB: &str = "compaction";
 pub const COMPACTION_REST_JOB: &str = "compaction-rest";
 /// Forgets idle client groups.
 pub const EXPIRY_JOB: &str = "expiry";
-/// Deletes blobs that no row refers to, and what uploads left behind.
+/// Rebuilds references to blobs, deletes blobs that no row refers to, and what uploads left behind.
 pub const BLOBS_JOB: &str = "blobs";
 
 /// When jobs run first after a start: soon, but not while clients come back.
@@ -37,6 +37,10 @@ enum Cursor {
     Tombstones(CompactionCursor),
     /// Client groups after this one.
     Groups(String),
+    /// References to blobs are rebuilt from here on.
+    References(ReconcileCursor),
+    /// Blobs without references go.
+    Orphans,
     /// Objects after this one.
     Objects(Option<String>),
 }
@@ -139,18 +143,27 @@ fn rest(call: &Call<'_>, payload: &[u8], cursor: Option<Cursor>) -> Result<Optio
     Ok(call.engine.compact_on(call.imports, cursor)?.next.map(Cursor::Log))
 }
 
-/// First blobs without references (where the settings say so), a step's worth at a time, then objects without a blob.
+/// Where the settings say so, references are rebuilt first, so that no lost one costs a blob, and blobs without any go; then objects
+/// without a blob.
 fn blobs(call: &Call<'_>, cursor: Option<Cursor>) -> Result<Option<Cursor>, Failure> {
-    let after = if let Some(Cursor::Objects(after)) = cursor { after } else { None };
     let collects = call.settings.blobs.as_ref().is_some_and(|blobs| blobs.gc_every_ms.is_some());
-    if after.is_none() && collects {
-        let options = GcOptions::default();
-        let collected = call.engine.collect_blobs(call.imports, &options)?;
-        if collected.hashes.len() >= options.blobs_max {
-            return Ok(Some(Cursor::Objects(None)));
+    match cursor {
+        Some(Cursor::References(cursor)) => {
+            let next = call.engine.reconcile_step(call.imports, cursor)?;
+            Ok(Some(next.map_or(Cursor::Orphans, Cursor::References)))
+        }
+        Some(Cursor::Orphans) => {
+            let options = GcOptions::default();
+            let collected = call.engine.collect_blobs(call.imports, &options)?;
+            Ok(Some(if collected.hashes.len() >= options.blobs_max { Cursor::Orphans } else { Cursor::Objects(None) }))
+        }
+        None if collects => Ok(Some(Cursor::References(ReconcileCursor::default()))),
+        other => {
+            let after = if let Some(Cursor::Objects(after)) = other { after } else { None };
+            let next = call.engine.sweep_objects(call.imports, after.as_deref())?;
+            Ok(next.map(|next| Cursor::Objects(Some(next))))
         }
     }
-    Ok(call.engine.sweep_objects(call.imports, after.as_deref())?.map(|next| Cursor::Objects(Some(next))))
 }
 
 fn expiry(call: &Call<'_>, cursor: Option<Cursor>) -> Result<Option<Cursor>, Failure> {

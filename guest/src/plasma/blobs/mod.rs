@@ -11,7 +11,7 @@ mod verify;
 
 pub use gc::{GcOptions, GcResult, SWEEP_GRACE_MS};
 pub use reading::{BlobReads, ReadRefused};
-pub use reconcile::{ReconcileOptions, ReconcileRefused, ReconcileResult};
+pub use reconcile::{ReconcileCursor, ReconcileOptions, ReconcileRefused, ReconcileResult};
 
 use super::engine::{DATABASE, Engine};
 use super::failure::Failure;

@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
 
 use super::{Engine, Failure};
@@ -70,6 +70,21 @@ pub enum ReconcileRefused {
 /// A reference: hash, table, primary key as JSON, column.
 type Reference = [String; 4];
 
+/// Where a run stands between two batches.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum ReconcileCursor {
+    /// Rows of the table with files of this number, after this key.
+    Rows(usize, String),
+    /// References after this one.
+    References(Reference),
+}
+
+impl Default for ReconcileCursor {
+    fn default() -> Self {
+        Self::Rows(0, String::new())
+    }
+}
+
 /// What one run works with.
 struct Run<'a> {
     engine: &'a Engine,
@@ -87,24 +102,39 @@ impl Engine {
         }
         let run = Run { engine: self, imports, sql: self.sql(imports)?, options };
         let mut result = ReconcileResult { ok: true, dry_run: options.dry_run, ..ReconcileResult::default() };
-        for table in self.schema.tables().iter().filter(|table| table.files().next().is_some() && run.is_wanted(&table.name)) {
-            let mut after = String::new();
-            while let Some(last) = run.add(table, &after, &mut result)? {
-                after = last;
-            }
-        }
-        let mut after = Reference::default();
-        while let Some(last) = run.remove(&after, &mut result)? {
-            after = last;
+        let mut cursor = Some(ReconcileCursor::default());
+        while let Some(place) = cursor {
+            cursor = run.step(place, &mut result)?;
         }
         run.missing(&mut result)?;
         Ok(result)
+    }
+
+    /// Rebuilds the references by one batch; gives where to go on, or none at the end.
+    pub fn reconcile_step(&self, imports: Imports<'_>, cursor: ReconcileCursor) -> Result<Option<ReconcileCursor>, Failure> {
+        let options = ReconcileOptions::default();
+        let run = Run { engine: self, imports, sql: self.sql(imports)?, options: &options };
+        run.step(cursor, &mut ReconcileResult::default())
     }
 }
 
 impl Run<'_> {
     fn is_wanted(&self, table: &str) -> bool {
         self.options.tables.as_ref().is_none_or(|tables| tables.iter().any(|name| name == table))
+    }
+
+    /// One batch; gives where to go on, or none at the end.
+    fn step(&self, cursor: ReconcileCursor, result: &mut ReconcileResult) -> Result<Option<ReconcileCursor>, Failure> {
+        match cursor {
+            ReconcileCursor::Rows(position, after) => {
+                let tables = self.engine.schema.tables().iter();
+                let mut tables = tables.filter(|table| table.files().next().is_some() && self.is_wanted(&table.name));
+                let Some(table) = tables.nth(position) else { return Ok(Some(ReconcileCursor::References(Reference::default()))) };
+                let last = self.add(table, &after, result)?;
+                Ok(Some(last.map_or(ReconcileCursor::Rows(position + 1, String::new()), |last| ReconcileCursor::Rows(position, last))))
+            }
+            ReconcileCursor::References(after) => Ok(self.remove(&after, result)?.map(ReconcileCursor::References)),
+        }
     }
 
     /// Adds the missing references of one batch of rows; gives the key to go on after.

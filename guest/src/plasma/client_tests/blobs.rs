@@ -324,6 +324,26 @@ fn blobs_that_no_row_refers_to_are_collected_when_they_are_old_enough() {
 }
 
 #[test]
+fn the_job_rebuilds_references_before_it_collects() {
+    let server = Server::with(json!({"blobs": {"gcEveryMs": 60_000}}));
+    let (used, old) = (upload(&server, b"used"), upload(&server, b"old"));
+    for id in 0..3 {
+        save(&server, &[(&format!("d{id}"), "alice", &used)]);
+    }
+    server.host.sql("DELETE FROM t__plasma_blob_refs");
+    server.host.sql(&format!("INSERT INTO t__plasma_blob_refs VALUES ('{old}', 'docs', '[\"gone\"]', 'cover', 1)"));
+    server.host.now_ms.set(server.host.now_ms.get() + 25 * 3_600_000);
+    server.host.pubsub.jobs.borrow_mut().clear();
+    let mut cursor = server.mount().fire(server.imports(), "blobs", Vec::new(), None);
+    while cursor.is_some() {
+        cursor = server.mount().fire(server.imports(), "blobs", Vec::new(), cursor);
+    }
+    assert_eq!(server.ask(&read(&used, "tok-alice")).body, b"used");
+    assert_eq!(server.ask(&read(&old, "tok-alice")).status, 404);
+    assert_eq!(server.host.pubsub.jobs.borrow().get("blobs"), Some(&(server.host.now_ms.get() + 60_000)));
+}
+
+#[test]
 fn objects_that_an_upload_left_behind_are_swept() {
     let server = Server::new();
     let hash = upload(&server, b"used");
