@@ -2,7 +2,7 @@
 #   make run    installs what is missing, builds, serves on 127.0.0.1:8787
 #   make test   everything that continuous integration runs
 #   make bench  measures, beside baselines in the same run (docs/benchmarks.md)
-.PHONY: run build component test bench lint unit postgres clients fuzz docs clean tools cxx node nextest initdb
+.PHONY: run build component test bench lint unit postgres clients fuzz docs clean tools cxx node nextest initdb chromium
 
 CARGO ?= cargo
 ARGS ?=
@@ -35,8 +35,9 @@ postgres: build nextest initdb
 	SYNCLINE_TEST_EXECUTOR=postgres tests/with-postgres $(CARGO) nextest run --release --locked --no-fail-fast --profile postgres
 
 # Real clients from npm against the binary that was just built; plasma's once more with the rows in PostgreSQL.
-clients: build node initdb
+clients: build node chromium initdb
 	cd examples && npm ci --no-audit --no-fund --silent
+	cd examples/todo-web && npm ci --no-audit --no-fund --silent && npm run --silent check && npm run --silent build
 	cd tests/clients && npm ci --no-audit --no-fund --silent && npm test && npm run --silent test:postgres
 
 # Every decoder on inputs that nobody thought of, 10 s times SYNCLINE_TEST_SCALE each (tests/fuzz/README.md).
@@ -68,6 +69,10 @@ initdb:
 
 node:
 	@command -v npm >/dev/null || { apt-get update -qq && apt-get install -y -qq nodejs npm; }
+
+chromium:
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || \
+		{ echo "installing Chromium for tests"; apt-get update -qq && apt-get install -y -qq chromium; }
 
 clean:
 	$(CARGO) clean

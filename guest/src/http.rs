@@ -2,8 +2,12 @@
 
 use serde_json::{Map, Value as Json};
 
+use crate::gzip;
 use crate::imports::{Header, RequestHead};
 use crate::registry::{BodyOut, Response};
+
+/// Smaller answers are sent as they are: one packet holds them.
+const GZIP_BYTES_MIN: usize = 1024;
 
 /// A header to send.
 pub fn header(name: &str, value: impl Into<Vec<u8>>) -> Header {
@@ -56,6 +60,26 @@ pub fn is_gzip(head: &RequestHead) -> bool {
 pub fn json_response(status: u16, body: impl Into<Vec<u8>>) -> Response {
     let headers = vec![header("content-type", "application/json"), header("cache-control", "no-store")];
     Response { status, headers, body: BodyOut::Bytes(body.into()) }
+}
+
+/// An answer for people, that nobody keeps.
+pub fn text_response(status: u16, text: &str) -> Response {
+    let headers = vec![header("content-type", "text/plain; charset=utf-8"), header("cache-control", "no-store")];
+    Response { status, headers, body: BodyOut::Bytes(format!("{text}\n").into_bytes()) }
+}
+
+/// Puts a body of bytes in gzip, where that is worth it and the client takes it.
+pub fn compress(head: &RequestHead, response: &mut Response) {
+    let BodyOut::Bytes(body) = &response.body else { return };
+    if body.len() <= GZIP_BYTES_MIN || !accepts_gzip(head) {
+        return;
+    }
+    let deflated = gzip::deflate(body);
+    if deflated.len() < body.len() {
+        response.body = BodyOut::Bytes(deflated);
+        response.headers.push(header("content-encoding", "gzip"));
+    }
+    response.headers.push(header("vary", "Accept-Encoding"));
 }
 
 /// The head of a request as apps get it: JSON with `method`, `path`, `query`, `headers` (by name; values that are not

@@ -9,6 +9,7 @@ pub mod auth;
 pub mod contract;
 pub mod cors;
 pub mod encoding;
+pub mod files;
 pub mod gzip;
 pub mod host;
 pub mod http;

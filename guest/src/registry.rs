@@ -15,7 +15,7 @@ pub use socket::{Deliveries, Group, Input, UpgradeResult};
 pub use timer::FailedPost;
 
 /// Every protocol that this component speaks.
-pub static PROTOCOLS: &[&dyn Protocol] = &[&crate::secsync::Secsync, &crate::plasma::Plasma];
+pub static PROTOCOLS: &[&dyn Protocol] = &[&crate::secsync::Secsync, &crate::plasma::Plasma, &crate::files::Files];
 
 /// A protocol: what can be mounted.
 pub trait Protocol: Sync {

@@ -80,6 +80,15 @@ impl Settings {
         value
     }
 
+    /// Takes the path prefix of a mount: empty (root) or with a leading and without a trailing slash.
+    pub fn take_path(&mut self, default: &str) -> String {
+        let path: String = self.take_as("path", &[]).unwrap_or_else(|| default.to_owned());
+        if !path.is_empty() && !path.starts_with('/') {
+            self.problem("path", "must be empty or begin with a slash");
+        }
+        path.trim_end_matches('/').to_owned()
+    }
+
     /// Takes an object as settings of their own; one that is absent is empty. To be given back by [`Settings::end_block`].
     pub fn block(&mut self, key: &str) -> Self {
         let left = self.take_as(key, &[]).unwrap_or_default();

@@ -99,6 +99,9 @@ pub struct Config {
     /// The mounts.
     #[serde(rename = "mount")]
     pub mounts: Vec<MountConfig>,
+    /// Where the file is: what it names is looked for there. Empty where there is none.
+    #[serde(skip)]
+    pub folder: PathBuf,
 }
 
 impl Default for Config {
@@ -116,6 +119,7 @@ impl Default for Config {
             log: LogConfig::default(),
             component: None,
             mounts: Vec::new(),
+            folder: PathBuf::new(),
         }
     }
 }
@@ -221,6 +225,7 @@ impl Config {
             tls.certificate = folder.join(&tls.certificate);
             tls.key = folder.join(&tls.key);
         }
+        config.folder = folder.to_owned();
         Ok(config)
     }
 
@@ -285,7 +290,8 @@ impl Config {
     /// How the run time is set.
     pub fn runtime_settings(&self) -> RuntimeSettings {
         // wasmtime wants an absolute path. Where there is none, the code is compiled anew at each start.
-        RuntimeSettings { cache: std::path::absolute(self.data.join("cache")).ok(), ..RuntimeSettings::default() }
+        let cache = std::path::absolute(self.data.join("cache")).ok();
+        RuntimeSettings { cache, folders_in: self.folder.clone(), ..RuntimeSettings::default() }
     }
 
     /// How the server is set.

@@ -116,7 +116,7 @@ impl Settings {
         let verify = Verify::read(&mut keys);
         let mut settings = Self {
             enabled: keys.take_as("enabled", &[]).unwrap_or(true),
-            path: path(&mut keys),
+            path: keys.take_path("/secsync"),
             auto_create: auto_create(&mut keys),
             access: access(&mut keys, "access", &policy),
             broadcast_access: access(&mut keys, "broadcast_access", &policy),
@@ -180,14 +180,6 @@ impl Settings {
     pub fn updates_limit(&self, doc_id: &str) -> Option<u64> {
         self.max_updates_per_snapshot.iter().find(|(glob, _)| glob.fits(doc_id)).map(|(_, limit)| *limit).filter(|limit| *limit > 0)
     }
-}
-
-fn path(keys: &mut Keys) -> String {
-    let path: String = keys.take_as("path", &[]).unwrap_or_else(|| "/secsync".into());
-    if !path.is_empty() && !path.starts_with('/') {
-        keys.problem("path", "must be empty or begin with a slash");
-    }
-    path.trim_end_matches('/').to_owned()
 }
 
 fn auto_create(keys: &mut Keys) -> AutoCreate {

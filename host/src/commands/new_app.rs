@@ -25,6 +25,27 @@ pub struct NewAppArguments {
 enum Language {
     /// Rust, with wit-bindgen.
     Rust,
+    /// TypeScript, with mutators that run in the browser too.
+    #[value(name = "ts", alias = "typescript")]
+    TypeScript,
+}
+
+/// What an app of a language begins with.
+struct Template {
+    files: &'static [(&'static str, &'static str)],
+    /// Where the interfaces go.
+    wit: &'static str,
+    /// What builds it.
+    build: &'static str,
+}
+
+impl Language {
+    fn template(self) -> Template {
+        match self {
+            Self::Rust => Template { files: RUST, wit: "wit", build: "cargo build --target wasm32-wasip2 --release" },
+            Self::TypeScript => Template { files: TYPESCRIPT, wit: "wit/deps/app", build: "npm install && npm run build" },
+        }
+    }
 }
 
 /// The files of an app, by their place; `{{name}}` stands for its name and `{{crate}}` for the crate's.
@@ -34,6 +55,28 @@ const RUST: &[(&str, &str)] = &[
     ("src/lib.rs", include_str!("../../templates/rust/src/lib.rs")),
     ("tests/runs.rs", include_str!("../../templates/rust/tests/runs.rs")),
     (".gitignore", "/target\n"),
+];
+
+/// The same in TypeScript.
+const TYPESCRIPT: &[(&str, &str)] = &[
+    ("package.json", include_str!("../../templates/typescript/package.json.in")),
+    (".npmrc", include_str!("../../templates/typescript/npmrc")),
+    (".gitignore", "/data/\n/dist/\n/node_modules/\n"),
+    ("README.md", include_str!("../../templates/typescript/README.md")),
+    ("build.mjs", include_str!("../../templates/typescript/build.mjs")),
+    ("settings.json", include_str!("../../templates/typescript/settings.json")),
+    ("syncline.toml", include_str!("../../templates/typescript/syncline.toml")),
+    ("tsconfig.json", include_str!("../../templates/typescript/tsconfig.json")),
+    ("src/app.ts", include_str!("../../templates/typescript/src/app.ts")),
+    ("src/mutators.ts", include_str!("../../templates/typescript/src/mutators.ts")),
+    ("syncline/app.ts", include_str!("../../templates/typescript/syncline/app.ts")),
+    ("syncline/build.mjs", include_str!("../../templates/typescript/syncline/build.mjs")),
+    ("syncline/interfaces.d.ts", include_str!("../../templates/typescript/syncline/interfaces.d.ts")),
+    ("syncline/schema.ts", include_str!("../../templates/typescript/syncline/schema.ts")),
+    ("syncline/server_transaction.ts", include_str!("../../templates/typescript/syncline/server_transaction.ts")),
+    ("syncline/transaction.ts", include_str!("../../templates/typescript/syncline/transaction.ts")),
+    ("test/runs.test.mjs", include_str!("../../templates/typescript/test/runs.test.mjs")),
+    ("wit/world.wit", include_str!("../../templates/typescript/world.wit")),
 ];
 
 /// The interfaces of an app, as this version has them.
@@ -54,16 +97,14 @@ pub fn run(arguments: &NewAppArguments) -> anyhow::Result<()> {
     if folder.exists() {
         bail!("{} is there already", folder.display());
     }
-    let files = match arguments.lang {
-        Language::Rust => RUST,
-    };
-    for (place, text) in files {
+    let template = arguments.lang.template();
+    for (place, text) in template.files {
         write(&folder.join(place), &text.replace("{{name}}", name).replace("{{crate}}", &name.replace('-', "_")))?;
     }
     for (place, text) in WIT {
-        write(&folder.join("wit").join(place), text)?;
+        write(&folder.join(template.wit).join(place), text)?;
     }
-    say(format_args!("{}: build it with `cargo build --target wasm32-wasip2 --release`, see its README.md", folder.display()))
+    say(format_args!("{}: build it with `{}`, see its README.md", folder.display(), template.build))
 }
 
 fn write(path: &Path, text: &str) -> anyhow::Result<()> {

@@ -16,7 +16,7 @@ use super::imports::app::{App, AppLimits};
 use super::limits;
 use super::plans::Plan;
 use super::quota::Quota;
-use super::revision::{HostCloses, Identity, Revision};
+use super::revision::{self, HostCloses, Identity, Revision};
 use super::state::{State, bound};
 use super::{EMPTY_APP_COMPONENT, MountSettings, OWN_NAME, RuntimeError, RuntimeSettings};
 use crate::compose;
@@ -48,6 +48,8 @@ pub(super) struct Checked {
     app: Arc<App>,
     pre: GuestPre<State>,
     identity: Identity,
+    /// Folders whose files it is to read, and that are not there.
+    missing_folders: Vec<PathBuf>,
 }
 
 impl Checked {
@@ -60,7 +62,9 @@ impl Checked {
 
     /// Settings that have no effect, or a dangerous one.
     pub(super) fn warnings(&self, mount: &str) -> impl Iterator<Item = String> {
-        self.plan.warnings.iter().map(move |warning| format!("mount {mount:?}: {warning}"))
+        let missing = |path: &PathBuf| format!("the folder {} is not there, so none of its files is found", path.display());
+        let warnings = self.plan.warnings.iter().cloned().chain(self.missing_folders.iter().map(missing));
+        warnings.map(move |warning| format!("mount {mount:?}: {warning}"))
     }
 
     /// What it is made of.
@@ -104,7 +108,9 @@ impl Checker {
         let plan = limits::within_limits(checked.map_err(fell)?.map_err(|problems| refused(mount, &problems))?);
         let (app, app_digest) = self.app(mount, &plan)?;
         let identity = Identity { component_digest: self.component_digest, app_digest, settings, quota_bytes: mount.quota_bytes };
-        Ok(Checked { plan, app: Arc::new(app), pre: self.pre.clone(), identity })
+        let folders = revision::folders(&plan, &self.settings.folders_in).into_iter().map(|folder| folder.path);
+        let missing_folders = folders.filter(|folder| !folder.is_dir()).collect();
+        Ok(Checked { plan, app: Arc::new(app), pre: self.pre.clone(), identity, missing_folders })
     }
 
     /// What can run of all mounts; their names and routes do not collide.

@@ -47,11 +47,13 @@ impl Environment for SystemEnvironment {
     }
 }
 
-/// What a component gets of WASI: nothing but clocks, random numbers and standard error for messages of a panic.
+/// What a component gets of WASI: nothing but clocks, random numbers and standard error for messages of a panic, where
+/// standard output goes as well.
 pub(super) fn wasi_context(environment: &Arc<dyn Environment>, standard_error: &StandardError) -> WasiCtx {
     let source = || Source(environment.clone());
     WasiCtx::builder()
         .stderr(standard_error.clone())
+        .stdout(standard_error.clone())
         .wall_clock(source())
         .monotonic_clock(source())
         .secure_random(source())

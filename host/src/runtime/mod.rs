@@ -219,6 +219,8 @@ pub struct RuntimeSettings {
     pub drain: Duration,
     /// Where compiled code is kept; none: nowhere.
     pub cache: Option<PathBuf>,
+    /// What the folders that settings of mounts name are relative to; empty: the working folder.
+    pub folders_in: PathBuf,
     /// Time and randomness.
     pub environment: Arc<dyn Environment>,
 }
@@ -232,6 +234,7 @@ impl Default for RuntimeSettings {
             app_call_ms: 1000,
             drain: Duration::from_secs(5),
             cache: None,
+            folders_in: PathBuf::new(),
             environment: Arc::new(SystemEnvironment),
         }
     }
@@ -312,6 +315,7 @@ impl Runtime {
             listen: mount.listen.clone(),
             executor: self.backends.executor.clone(),
             storage: self.backends.storage.clone(),
+            folders_in: self.settings.folders_in.clone(),
             jobs: self.jobs.clone(),
             outbox: self.outbox.clone(),
             documents: documents.clone(),

@@ -2,6 +2,7 @@
 //! `clients.rs`.
 
 use std::collections::{HashMap, VecDeque};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -35,6 +36,7 @@ use crate::executor::{Database, DatabaseName, Executor, ExecutorError, GroupObse
 use crate::metrics::{Metrics, Traffic};
 use crate::pubsub::PubSub;
 use crate::storage::Storage;
+use crate::storage::folders::WithFolders;
 
 /// The number of the revision that a mount begins with.
 pub(super) const FIRST_REVISION: u64 = 1;
@@ -51,6 +53,7 @@ pub(crate) struct MountParts {
     pub(crate) listen: String,
     pub(crate) executor: Arc<dyn Executor>,
     pub(crate) storage: Storage,
+    pub(crate) folders_in: PathBuf,
     pub(crate) jobs: Arc<Jobs>,
     pub(crate) outbox: Arc<Outbox>,
     pub(crate) documents: Arc<Documents>,
@@ -68,7 +71,11 @@ pub(crate) struct MountCore {
     pub(crate) name: String,
     pub(crate) protocol: String,
     pub(crate) listen: String,
+    /// The files of its folders among the objects.
     pub(crate) storage: Storage,
+    folders: Arc<WithFolders>,
+    /// What the paths of its folders are relative to.
+    folders_in: PathBuf,
     pub(crate) jobs: Arc<Jobs>,
     pub(super) outbox: Arc<Outbox>,
     /// What it is to post.
@@ -111,13 +118,17 @@ impl MountCore {
     /// A mount with its workers.
     pub(crate) fn new(parts: MountParts, revision: Arc<Revision>) -> Arc<Self> {
         let (deferred, deferred_work) = mpsc::unbounded_channel();
+        let folders = Arc::new(WithFolders::new(parts.storage.objects));
+        folders.exchange(revision.folders(&parts.folders_in));
         let mount = Arc::new_cyclic(|myself| Self {
             traffic: parts.metrics.traffic(&parts.name),
             name: parts.name,
             protocol: parts.protocol,
             listen: parts.listen,
             revision: RwLock::new(revision),
-            storage: parts.storage,
+            storage: Storage { keyvalue: parts.storage.keyvalue, objects: folders.clone() },
+            folders,
+            folders_in: parts.folders_in,
             jobs: parts.jobs,
             outbox: parts.outbox,
             posts: MountOutbox::default(),
@@ -164,6 +175,7 @@ impl MountCore {
 
     /// Runs something else from now on. Calls under way end on what they began with.
     pub(crate) fn exchange(&self, revision: Arc<Revision>) {
+        self.folders.exchange(revision.folders(&self.folders_in));
         *self.revision.write() = revision;
         self.pool.clear();
         self.documents.look_again();

@@ -1,6 +1,7 @@
 //! What a mount runs at a time. A reload exchanges it as a whole; connections stay.
 
 use std::ops::Deref;
+use std::path::Path;
 use std::sync::Arc;
 
 use http::Method;
@@ -12,6 +13,7 @@ use super::plans::Plan;
 use super::queue::Close;
 use super::quota::Quota;
 use super::state::State;
+use crate::storage::folders::Folder;
 
 /// Code and settings of a mount, and what follows from them.
 pub(crate) struct Revision {
@@ -30,11 +32,21 @@ pub(crate) struct Revision {
 }
 
 impl Revision {
+    /// The folders whose files are objects of the mount; what they are relative to is the host's to say.
+    pub(crate) fn folders(&self, relative_to: &Path) -> Vec<Folder> {
+        folders(&self.plan, relative_to)
+    }
+
     /// The same with other documents.
     pub(crate) fn with_documents(&self, number: u64, documents: Vec<(String, Vec<u8>)>) -> Self {
         let (plan, closes, app) = (self.plan.clone(), self.closes.clone(), self.app.clone());
         Self { number, plan, closes, app, pre: self.pre.clone(), quota: self.quota.clone(), documents, identity: self.identity.clone() }
     }
+}
+
+/// The folders of a plan.
+pub(crate) fn folders(plan: &Plan, relative_to: &Path) -> Vec<Folder> {
+    plan.folders.iter().map(|folder| Folder { prefix: folder.prefix.clone(), path: relative_to.join(&folder.path) }).collect()
 }
 
 /// What a revision is made of: if it is the same, there is nothing to be exchanged.

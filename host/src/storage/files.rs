@@ -10,7 +10,7 @@
 //! is synced. The shard is the first byte of the key's hash; mount and key are encoded so that any text is safe. The
 //! name gives the key back unless the key is long; then the header does.
 
-mod pieces;
+pub(super) mod pieces;
 
 use std::collections::{BinaryHeap, HashSet};
 use std::fs::{self, File};
@@ -27,7 +27,7 @@ use sha2::{Digest, Sha256};
 
 use super::freezer::{Freezer, FrozenView};
 use super::memory::{Clock, clamp_range, object_info, system_clock};
-use super::{ObjectInfo, ObjectWriter, Objects, OpenObject, StorageError};
+use super::{ObjectInfo, ObjectWriter, Objects, OpenObject, StorageError, blocking};
 use crate::backup::{BackupError, Pinned, Target};
 use crate::executor::sqlite::folder::{FolderLock, NAME_BYTES_MAX, create_folder, decode_name, encode_name, hex, sync_folder};
 use crate::executor::sqlite::format::{note_made, refuse_if_gone};
@@ -101,11 +101,6 @@ impl FileObjects {
         let (folder, mount, key) = (Arc::clone(&self.folder), mount.to_owned(), key.to_owned());
         blocking(move || work(&folder, &mount, &key)).await
     }
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, StorageError> + Send + 'static) -> Result<T, StorageError> {
-    let joined = tokio::task::spawn_blocking(work).await;
-    joined.unwrap_or_else(|error| Err(StorageError::Unavailable(error.to_string())))
 }
 
 fn storage_error(path: &Path) -> impl Fn(io::Error) -> StorageError {

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use crate::backup::Pinned;
 
 pub mod files;
+pub(crate) mod folders;
 mod freezer;
 pub mod memory;
 pub mod s3;
@@ -165,4 +166,10 @@ pub trait Objects: Send + Sync + 'static {
     }
     /// Whether the backend works right now (asked by `/readyz`).
     async fn ready(&self) -> Result<(), StorageError>;
+}
+
+/// Does what may wait for a disk.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, StorageError> + Send + 'static) -> Result<T, StorageError> {
+    let joined = tokio::task::spawn_blocking(work).await;
+    joined.unwrap_or_else(|error| Err(StorageError::Unavailable(error.to_string())))
 }

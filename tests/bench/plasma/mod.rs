@@ -1,5 +1,6 @@
 //! The cases of plasma.
 
+use std::path::Path;
 use std::process::Stdio;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -53,6 +54,7 @@ pub async fn run(context: &mut Context) {
     }
     let name = format!("plasma/pushes of {} mutations, {} connections", LARGE.0, LARGE.1);
     context.attempt(&name, async |context| pushes(context, &name, LARGE.1, LARGE.0).await).await;
+    context.attempt(targets::MUTATORS, mutators).await;
     context.attempt(targets::IDLE_PULLS, idle_pulls).await;
     context.attempt(targets::DELTA_PULLS, delta_pulls).await;
     context.attempt(targets::FIRST_LOAD, first_load).await;
@@ -89,6 +91,25 @@ async fn pushes(context: &mut Context, name: &str, connections: usize, mutations
     contestants.push(Box::new(Raw::start(disk, RawRows::Plasma, connections * usize::try_from(mutations)?)?));
     let mut case = context.compare(name, "a mutation that makes a row, acknowledged; times are those of its push", contestants).await?;
     case.figure(SYNC, sync.fdatasync_median_ms);
+    context.add(case);
+    Ok(())
+}
+
+/// Mutators of the settings beside those of apps, in pushes so large that little else counts.
+async fn mutators(context: &mut Context) -> anyhow::Result<()> {
+    let disk = context.disk();
+    let typescript = settings::typescript_app(disk).await?;
+    let of_settings = ("in the settings", Mutations::Create, launch(disk, Rows::Sqlite)?);
+    let rust = ("app in Rust", Mutations::CreateByApp, settings::launch_with_app(disk, Path::new(env!("SYNCLINE_PLASMA_APP")))?);
+    let typescript = ("app in TypeScript", Mutations::CreateByApp, settings::launch_with_app(disk, &typescript)?);
+    let mut contestants: Vec<Box<dyn Contestant>> = Vec::new();
+    for (name, mutations, launch) in [of_settings, rust, typescript] {
+        let server = Server::syncline(disk, launch).await?;
+        let load = Loaded::new(&server, Pusher::many_that(mutations, &server, LARGE.1, LARGE.0).await?);
+        contestants.push(Box::new(load.weighing(u32::try_from(LARGE.0)?).named(name)));
+    }
+    let operation = format!("a mutation that makes a row, in pushes of {} by {} connections; times are those of a push", LARGE.0, LARGE.1);
+    let case = context.compare(targets::MUTATORS, &operation, contestants).await?;
     context.add(case);
     Ok(())
 }

@@ -5,6 +5,8 @@ use crate::judge::{FLAT, Judge, quotient};
 use crate::machine::Disk;
 use crate::report::{Case, Target};
 
+/// Mutators in the settings, in Rust and in TypeScript.
+pub const MUTATORS: &str = "plasma/mutators of settings and of apps";
 /// Pulls that find nothing.
 pub const IDLE_PULLS: &str = "plasma/pulls that find nothing, 16 connections";
 /// Pulls that find a little.

@@ -30,6 +30,8 @@ fn fresh(kind: &str) -> String {
 pub enum Mutations {
     /// Each makes a row.
     Create,
+    /// The same by a mutator of the app.
+    CreateByApp,
     /// Each changes one of so many rows, which must be there.
     Change(u64),
 }
@@ -53,15 +55,21 @@ impl Pusher {
 
     /// So many of them, each making one row, or so many rows, a push.
     pub async fn many(server: &Server, connections: usize, each: u64) -> anyhow::Result<Vec<Self>> {
+        Self::many_that(Mutations::Create, server, connections, each).await
+    }
+
+    /// The same with other mutations.
+    pub async fn many_that(mutations: Mutations, server: &Server, connections: usize, each: u64) -> anyhow::Result<Vec<Self>> {
         let mut pushers = Vec::with_capacity(connections);
         for _ in 0..connections {
-            pushers.push(Self::new(server, Mutations::Create, each).await?);
+            pushers.push(Self::new(server, mutations, each).await?);
         }
         Ok(pushers)
     }
 
     fn mutation(&self, id: u64) -> (&'static str, String) {
         match self.mutations {
+            Mutations::CreateByApp => ("own", format!(r#"{{"id":"{}-{id}","owner":"alice"}}"#, self.client)),
             Mutations::Create => ("createTodo", format!(r#"{{"id":"{}-{id}","title":"{TITLE}"}}"#, self.client)),
             // A title that was there already would change nothing.
             Mutations::Change(rows) => ("setTitle", format!(r#"{{"id":"row-{}","title":"{TITLE} {} {id}"}}"#, id % rows, self.client)),

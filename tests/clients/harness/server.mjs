@@ -20,6 +20,9 @@ export const binary = resolve(process.env.SYNCLINE_BIN ?? join(here, "../../../t
 /** Compiled code is the same for every server, and takes longer than most stories to make. */
 const compiled = resolve(here, "../node_modules/.cache/syncline");
 
+/** An engine of JavaScript is large, and compiled by the first server that has it. */
+export const APP_START_MS = 180_000;
+
 /** Of a long log the end is what explains a failure. */
 const LOG_CHARACTERS_SHOWN = 6_000;
 
@@ -36,6 +39,11 @@ export class Server {
     const server = new this(options);
     await server.start();
     return server;
+  }
+
+  /** How long a start may take. */
+  get startMs() {
+    return DEADLINE_MS;
   }
 
   get data() {
@@ -74,7 +82,7 @@ export class Server {
     child.stderr.pipe(log);
     this.port = await new Promise((resolve, reject) => {
       const refuse = (why) => reject(new Error(`the server did not start: ${why}\n${this.log()}`));
-      const timer = setTimeout(refuse, DEADLINE_MS, "no address on standard output");
+      const timer = setTimeout(refuse, this.startMs, "no address on standard output");
       child.once("error", (error) => refuse(error.message));
       child.once("exit", (code, signal) => refuse(`it ended with ${code ?? signal}`));
       createInterface({ input: child.stdout }).on("line", (line) => {

@@ -59,7 +59,7 @@ fn every_excerpt_of_a_file_is_what_the_file_says() {
     let mut found = 0;
     for path in pages() {
         let page = std::fs::read_to_string(&path).expect("it can be read");
-        let blocks = [blocks(&page, "js"), blocks(&page, "rust")].concat();
+        let blocks = [blocks(&page, "js"), blocks(&page, "rust"), blocks(&page, "ts")].concat();
         for block in blocks.iter().filter_map(|block| block.strip_prefix(EXCERPT)) {
             let (name, excerpt) = block.split_once('\n').expect("the name of the file has a line of its own");
             let file = std::fs::read_to_string(root.join(name)).expect("the file is there");

@@ -2,7 +2,7 @@
 //!
 //! `bad_input` holds what must be refused or ignored, `protocol` what must work, `server` what is around the protocols,
 //! `plasma` that protocol, `tls` what is encrypted on the way, `hostile` clients that mean harm, `apps` what users write
-//! themselves, `cli` the command,
+//! themselves, `cli` the command, `files` folders that are served,
 //! `operations` what whoever runs the server does, `executors` and `postgres` databases, `component` what the component may ask its host for.
 
 mod apps;
@@ -12,6 +12,7 @@ mod component;
 mod docs;
 mod examples;
 mod executors;
+mod files;
 mod hostile;
 mod operations;
 mod plasma;

@@ -16,10 +16,9 @@ mod refusal;
 mod route;
 mod waiting;
 
-use crate::gzip;
-use crate::http::{accepts_gzip, header, json_response};
+use crate::http::{compress, json_response};
 use crate::imports::RequestHead;
-use crate::registry::{Admission, BodyOut, Request, Response};
+use crate::registry::{Admission, Request, Response};
 
 use super::Call;
 use super::metrics::{Stopwatch, Work};
@@ -30,9 +29,6 @@ pub use body::{caller_of, parse_id};
 pub use query::{asked_parameters, asked_query};
 pub use refusal::Refusal;
 pub use route::{BlobPart, Route, route};
-
-/// Smaller answers are sent as they are: one packet holds them.
-const GZIP_BYTES_MIN: usize = 1024;
 
 /// An answer before CORS and gzip, or why there is none.
 pub type Answer = Result<Response, Refusal>;
@@ -104,17 +100,7 @@ fn refused(call: &Call<'_>, head: &RequestHead, kind: Option<&str>, watch: &Stop
 /// Puts on what every response carries.
 pub fn dress(call: &Call<'_>, head: &RequestHead, mut response: Response) -> Response {
     response.headers.extend(call.settings.cors.headers(head));
-    if let BodyOut::Bytes(body) = &response.body
-        && body.len() > GZIP_BYTES_MIN
-        && accepts_gzip(head)
-    {
-        let deflated = gzip::deflate(body);
-        if deflated.len() < body.len() {
-            response.body = BodyOut::Bytes(deflated);
-            response.headers.push(header("content-encoding", "gzip"));
-        }
-        response.headers.push(header("vary", "Accept-Encoding"));
-    }
+    compress(head, &mut response);
     response
 }
 

@@ -26,7 +26,7 @@ const SYNC_BYTES: u64 = 32 << 20;
 const HASH_DIGITS: usize = 64;
 
 /// What is left to be read of a file.
-struct FileReader {
+pub(in crate::storage) struct FileReader {
     path: PathBuf,
     /// Stands at the next byte; none while it is read, and after an error.
     file: Option<File>,
@@ -43,16 +43,24 @@ pub(super) fn open(path: &Path, range: Option<(u64, u64)>) -> Result<OpenObject,
         let offset = i64::try_from(start).map_err(|_| damaged(path))?;
         file.seek(SeekFrom::Current(offset)).map_err(storage_error(path))?;
     }
-    let first = read_piece(&mut file, path, length)?;
+    let reader = FileReader::begin(file, path, length)?;
     // More than one piece cannot be compared with the hash before the first is sent.
+    let first = reader.first.as_deref().unwrap_or_default();
     let whole = first.len() as u64 == header.size;
-    if whole && header.sha256.as_ref().is_some_and(|expected| hex(&Sha256::digest(&first)) != *expected) {
+    if whole && header.sha256.as_ref().is_some_and(|expected| hex(&Sha256::digest(first)) != *expected) {
         return Err(damaged(path));
     }
-    let left = length - first.len() as u64;
-    let first = Some(first).filter(|first| !first.is_empty());
-    let reader = FileReader { path: path.to_owned(), file: Some(file), left, first };
     Ok(OpenObject { info: header.into_info(), length, reader: Box::new(reader) })
+}
+
+impl FileReader {
+    /// Of so many bytes from where the file stands, which it must have; reads the first piece. Blocks.
+    pub(in crate::storage) fn begin(mut file: File, path: &Path, length: u64) -> Result<Self, StorageError> {
+        let first = read_piece(&mut file, path, length)?;
+        let left = length - first.len() as u64;
+        let first = Some(first).filter(|first| !first.is_empty());
+        Ok(Self { path: path.to_owned(), file: Some(file), left, first })
+    }
 }
 
 /// The next piece of what is left. A file that ends too early is damaged.

@@ -6,7 +6,7 @@ import { Pusher } from "./api.mjs";
 import { Client } from "./client.mjs";
 import { PlasmaServer } from "./server.mjs";
 
-class PlasmaStage extends Stage {
+export class PlasmaStage extends Stage {
   #clients = [];
 
   /** `port`: of a proxy. Each client is a browser of its own, unless a `store` is shared. */
