@@ -84,7 +84,7 @@ pub fn resume(call: &Call<'_>, state: &[u8]) -> Response {
     let (head, answer) = waiting::resume(call, state, &watch);
     match answer {
         Ok(response) => dress(call, &head, response),
-        Err(refusal) => refused(call, &head, Route::Pull.metric(), &watch, &refusal),
+        Err(refusal) => refused(call, &head, Route::Pull.metric(&head.method), &watch, &refusal),
     }
 }
 
