@@ -47,7 +47,12 @@ impl Cookie {
     }
 
     fn parse_object(object: &Map<String, Json>) -> Option<Loading> {
-        let (v, s) = (whole(object.get("v")?)?, whole(object.get("s")?)?);
+        let (v, s) = match object.get("r") {
+            // A version for each region, from a server whose regions counted by themselves: here they have one order, so nothing
+            // follows from it but that whatever is sent must be of a greater one.
+            Some(regions) => regions.as_object()?.values().all(|version| whole(version).is_some()).then_some((0, 0))?,
+            None => (whole(object.get("v")?)?, whole(object.get("s")?)?),
+        };
         // Beyond that a step up could not be told from none, and at last not be written.
         let order = object.get("order")?.as_f64().filter(|order| (0.0..=ORDER_MAX).contains(order))?;
         let p = match object.get("p") {
@@ -129,10 +134,20 @@ mod tests {
             r#"{"order":9007199254740992,"v":1,"s":1}"#,
             r#"{"order":-1,"v":1,"s":1}"#,
             r#"{"order":null,"v":1,"s":1}"#,
+            r#"{"order":1,"r":[]}"#,
+            r#"{"order":1,"r":{"eu":-1}}"#,
         ] {
             assert_eq!(Cookie::parse(&serde_json::from_str(bad).unwrap()), None, "{bad}");
         }
         assert_eq!(Cookie::parse(&json!(7.0)), Some(Cookie::Version(7)));
+    }
+
+    #[test]
+    fn a_cookie_of_regions_begins_anew_and_its_order_grows() {
+        let regions = Cookie::parse(&json!({"order": 19, "r": {"eu": 12, "us": 7}})).unwrap();
+        assert_eq!(regions, Cookie::Loading(Loading { order: 19.0, v: 0, s: 0, p: 0 }));
+        assert_eq!(regions.loading().advance(20, 20, 20), Cookie::Version(20));
+        assert!(regions.loading().advance(12, 12, 12).loading().order > 19.0);
     }
 
     #[test]
