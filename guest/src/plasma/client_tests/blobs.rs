@@ -3,7 +3,9 @@
 use serde_json::{Value as Json, json};
 
 use super::support::*;
+use crate::plasma::Plasma;
 use crate::plasma::blobs::SWEEP_GRACE_MS;
+use crate::registry::Protocol as _;
 use crate::test_host::sha256;
 
 const ADMIN: &str = "admin-secret";
@@ -419,4 +421,19 @@ fn blobs_are_counted() {
     ] {
         assert!(text.contains(line), "{line} in {text}");
     }
+}
+
+#[test]
+fn tables_from_before_there_were_blobs_take_them() {
+    let server = Server::new();
+    server.host.sql("ALTER TABLE t__plasma_blobs DROP COLUMN object");
+    server.host.sql("UPDATE t__plasma_meta SET value = '1' WHERE key = 'format'");
+    let settings = fixture(json!({})).to_string();
+    for _ in 0..2 {
+        let restarted = Plasma.configure("m", &settings, Vec::new()).unwrap();
+        assert_eq!(restarted.start(server.imports(), None), Ok(None));
+    }
+    let hash = upload(&server, b"late");
+    save(&server, &[("d", "alice", &hash)]);
+    assert_eq!(server.ask(&read(&hash, "tok-alice")).body, b"late");
 }
