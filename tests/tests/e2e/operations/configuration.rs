@@ -22,7 +22,7 @@ async fn what_would_stop_the_start_is_said_before_it() {
     refused(&base, "executor = \"mysql://me:pass-word@db/x\"", &["executor", "…@db/x", "sqlite:FOLDER", "postgres://"]).await;
     refused(&base, "executor = \"postgres://me:pass-word@db/x?sslmode=maybe\"", &["executor", "…@db/x", "verify-full"]).await;
     refused(&base, "pubsub = \"redis://x\"", &["pubsub", "memory:"]).await;
-    refused(&base, "storage = { objects = \"s3://x\" }", &["storage.objects", "file:FOLDER"]).await;
+    refused(&base, "storage = { objects = \"gs://x\" }", &["storage.objects", "file:FOLDER"]).await;
     refused(&base, "storage = { keyvalue = \"sqlite:\" }", &["storage.keyvalue", "sqlite:FOLDER"]).await;
     refused(&base, "log = { level = \"verbose\" }", &["log.level", "verbose", "debug"]).await;
     refused(&base, "[[mount]]\nprotocol = \"secsync\"\napp = \"gone.wasm\"", &["mount[0].app", "gone.wasm"]).await;
