@@ -19,6 +19,13 @@ pub fn post(path: &str, token: &str, body: &str) -> Vec<u8> {
     [head.as_bytes(), body.as_bytes()].concat()
 }
 
+/// A request with a body of bytes.
+pub fn put(path: &str, token: &str, body: &[u8]) -> Vec<u8> {
+    let length = body.len();
+    let head = format!("PUT {path} HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {token}\r\nContent-Length: {length}\r\n\r\n");
+    [head.as_bytes(), body].concat()
+}
+
 /// Whether `part` is somewhere in `text`.
 pub fn holds(text: &[u8], part: &[u8]) -> bool {
     position(text, part).is_some()
@@ -51,7 +58,7 @@ impl Http {
         Ok(Self { stream, buffer: BytesMut::with_capacity(READ_BYTES), body: Vec::new() })
     }
 
-    /// Sends a request and says what `look` makes of the body of the answer, which must be a 200.
+    /// Sends a request and says what `look` makes of the body of the answer, which must be one of success.
     pub async fn exchange<T>(&mut self, request: &[u8], look: impl FnOnce(&[u8]) -> T) -> anyhow::Result<T> {
         self.stream.write_all(request).await?;
         let head = self.head().await?;
@@ -71,7 +78,7 @@ impl Http {
                 (look(&self.body), String::from_utf8_lossy(&self.body[..self.body.len().min(300)]).into_owned())
             }
         };
-        ensure!(head.starts_with("http/1.1 200"), "{}: {status}", head.lines().next().unwrap_or_default());
+        ensure!(head.starts_with("http/1.1 20"), "{}: {status}", head.lines().next().unwrap_or_default());
         Ok(seen)
     }
 
@@ -122,12 +129,17 @@ pub struct Events {
 impl Events {
     /// Connects and takes what is sent at once.
     pub async fn connect(address: SocketAddr, path: &str, token: &str) -> anyhow::Result<Self> {
+        Self::connect_until(address, path, token, b"event: hello").await
+    }
+
+    /// The same where something else comes first.
+    pub async fn connect_until(address: SocketAddr, path: &str, token: &str, first: &[u8]) -> anyhow::Result<Self> {
         let mut http = Http::connect(address).await?;
         let request = format!("GET {path} HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {token}\r\nAccept: text/event-stream\r\n\r\n");
         http.stream.write_all(request.as_bytes()).await?;
         let head = http.head().await?;
         ensure!(head.starts_with("http/1.1 200"), "{head}");
-        while !holds(&http.buffer, b"event: hello") {
+        while !holds(&http.buffer, first) {
             http.fill().await?;
         }
         Ok(Self { http })
@@ -135,11 +147,15 @@ impl Events {
 
     /// Waits for a poke with this version or a later one.
     pub async fn poke(&mut self, version: u64) -> anyhow::Result<()> {
-        const POKE: &[u8] = b"event: poke\ndata: {\"cookie\":";
+        self.event(b"event: poke\ndata: {\"cookie\":", version).await
+    }
+
+    /// Waits for an event that begins with so much and then tells of this version or a later one.
+    pub async fn event(&mut self, begins: &[u8], version: u64) -> anyhow::Result<()> {
         loop {
-            while let Some(start) = position(&self.http.buffer, POKE) {
-                let Some(seen) = number_after(&self.http.buffer[start..], POKE) else { break };
-                self.http.buffer.advance(start + POKE.len());
+            while let Some(start) = position(&self.http.buffer, begins) {
+                let Some(seen) = number_after(&self.http.buffer[start..], begins) else { break };
+                self.http.buffer.advance(start + begins.len());
                 if seen >= version {
                     return Ok(());
                 }

@@ -137,7 +137,11 @@ fn version_of(sql: &Sql, view: &dyn Query, head: Head, as_of: AsOf) -> Result<u6
     let version = match as_of {
         AsOf::Version(version) if version > head.version => return Err(QueryRefused::Future(version)),
         AsOf::Version(version) => version,
-        AsOf::Timestamp(at_ms) => changes::version_before(sql, view, head, at_ms.saturating_add(1))?,
+        AsOf::Timestamp(at_ms) => match changes::version_before(sql, view, head, at_ms.saturating_add(1))? {
+            // Versions without rows have no time, and show what was there before them.
+            version if changes::is_last_entry(sql, view, version)? => head.version,
+            version => version,
+        },
     };
     if version < head.min_version {
         return Err(QueryRefused::Compacted(head.min_version));

@@ -17,6 +17,7 @@ use crate::server::{Rows, Server, pinned};
 
 mod postgres;
 pub mod raw;
+mod reads;
 mod settings;
 pub mod targets;
 mod workers;
@@ -62,6 +63,7 @@ pub async fn run(context: &mut Context) {
         let name = targets::pokes_name(readers);
         context.attempt(&name, async |context| pokes(context, &name, readers).await).await;
     }
+    reads::run(context).await;
     context.attempt(targets::REAL_CLIENT, real_client).await;
     for growing in [Growing::Rows, Growing::Log] {
         for measured in [Measured::Pushes, Measured::IdlePulls, Measured::DeltaPulls] {

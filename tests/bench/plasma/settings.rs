@@ -54,6 +54,11 @@ pub async fn typescript_app(disk: &Path) -> anyhow::Result<PathBuf> {
     Ok(app)
 }
 
+/// The Node peer of blobs.
+pub async fn files_peer(disk: &Path) -> anyhow::Result<Rc<Server>> {
+    Server::node(disk, "files.mjs", &[]).await
+}
+
 /// The Node peer of plasma.
 pub async fn peer(disk: &Path) -> anyhow::Result<Rc<Server>> {
     Server::node(disk, "plasma/main.mjs", &[]).await

@@ -11,6 +11,16 @@ pub const MUTATORS: &str = "plasma/mutators of settings and of apps";
 pub const IDLE_PULLS: &str = "plasma/pulls that find nothing, 16 connections";
 /// Pulls that find a little.
 pub const DELTA_PULLS: &str = "plasma/pulls that find 10 rows, 8 connections";
+/// Live queries.
+pub const LIVE: &str = "plasma/live queries of 500 subscribers";
+/// Queries.
+pub const QUERIES: &str = "plasma/queries of 20 rows, 8 connections";
+/// Queries about the past.
+pub const PAST: &str = "plasma/queries of the past, 8 connections";
+/// Blobs that go out.
+pub const DOWNLOADS: &str = "plasma/downloads of blobs, 4 connections";
+/// Blobs that come in.
+pub const UPLOADS: &str = "plasma/uploads of blobs, 4 connections";
 /// Loads of everything.
 pub const FIRST_LOAD: &str = "plasma/first load";
 /// Two clients from npm.
@@ -49,7 +59,12 @@ pub fn growth_name(growing: Growing, measured: Measured) -> String {
 pub fn judge(cases: &[Case], disk: Disk) -> Vec<Target> {
     let mut judge = Judge::new(cases);
     judge.durable_writes(&pushes_name(IN_FLIGHT as usize), IN_FLIGHT, disk);
-    let reads = [(IDLE_PULLS, "pulls that find nothing"), (DELTA_PULLS, "pulls that find ten rows"), (FIRST_LOAD, "rows of a first load")];
+    let reads = [
+        (IDLE_PULLS, "pulls that find nothing"),
+        (DELTA_PULLS, "pulls that find ten rows"),
+        (FIRST_LOAD, "rows of a first load"),
+        (QUERIES, "queries of twenty rows"),
+    ];
     for (name, what) in reads {
         let compared = judge.entry(name, "syncline").zip(judge.entry(name, "node peer"));
         let rate = compared.map(|(ours, peer)| quotient(ours.rate.median, peer.rate.median, "/s"));

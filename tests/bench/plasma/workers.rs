@@ -11,7 +11,7 @@ use crate::load::Worker;
 use crate::server::Server;
 
 /// The user of all clients but the readers of pokes.
-const TOKEN: &str = "tok-alice";
+pub const TOKEN: &str = "tok-alice";
 /// Characters of a row's title: a row is some 200 bytes of JSON.
 pub const TITLE: &str = "a title of a hundred characters, which is what people write in such fields when they take some time for";
 /// Rows of one mutation while a server is filled: half a page, so that pages are not cut by the size of versions.
@@ -98,6 +98,14 @@ impl Pusher {
             version.with_context(|| String::from_utf8_lossy(&reply[..reply.len().min(300)]).into_owned())
         };
         self.http.exchange(&post("/sync/push", TOKEN, &body), look).await?
+    }
+
+    /// Makes a row that refers to a blob.
+    pub async fn refer_to(&mut self, hash: &str) -> anyhow::Result<u64> {
+        self.mutation_id += 1;
+        let (id, client) = (self.mutation_id, &self.client);
+        let args = format!(r#"{{"id":"{client}","cover":{{"hash":"{hash}"}}}}"#);
+        self.send(&format!(r#"{{"id":{id},"clientID":"{client}","name":"saveDoc","args":{args},"timestamp":1.5}}"#)).await
     }
 
     /// Makes the rows `row-FROM` to `row-TO`, many at a time.

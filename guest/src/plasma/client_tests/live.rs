@@ -267,6 +267,10 @@ fn the_past_is_refused_where_nobody_knows_it() {
     let gone = at(json!({"version": 1}));
     assert_eq!((gone.status, gone.json()), (410, json!({"error": "snapshot-compacted", "minVersion": 2})));
     assert_eq!(ids(2)["rows"], json!([]));
+    server.push("tok-alice", "g", "c", 4, &[("deleteTodo", json!({"id": "b"})), ("noop", json!({}))]);
+    assert_eq!(server.post("/admin/compact", "admin-secret", &json!({})).status, 200);
+    let newest = json!({"ok": true, "version": 5, "rows": []});
+    assert_eq!(at(json!({"timestamp": 1_000_000_000_000_u64})).json(), newest, "nothing was written after it");
     let seeded = Server::with(json!({"seed": {"todos": [{"id": "s", "title": "x", "owner": "alice", "rank": 0}]}}));
     let of_seed = |version: u64| ask(&seeded, "/snapshot", "tok-alice", &query, json!({"asOf": {"version": version}})).json();
     assert_eq!((&of_seed(0)["rows"], &of_seed(1)["rows"]), (&json!([]), &json!([{"id": "s"}])), "before the seed there was nothing");

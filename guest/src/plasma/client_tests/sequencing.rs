@@ -70,6 +70,27 @@ fn readers_wait_for_an_open_range() {
 }
 
 #[test]
+fn a_row_that_changed_on_both_sides_of_an_open_range_is_never_skipped() {
+    let server = reserving();
+    server.push("tok-alice", "g", "c", 1, &[inc("a"), inc("b"), inc("c")]);
+    let range = reserve(&server, 1);
+    server.push("tok-alice", "g", "c", 4, &[inc("b")]);
+    let keys = |pulled: &Json| -> Vec<Json> {
+        pulled["patch"].as_array().unwrap().iter().filter(|op| op["op"] == "put").map(|op| op["key"].clone()).collect()
+    };
+    let held = server.pull("tok-bob", "h", &Json::Null);
+    assert_eq!((keys(&held), &held["hasMore"]), (vec![json!("counters/a")], &json!(false)));
+    let own = server.pull("tok-alice", "g", &Json::Null);
+    assert_eq!(own["lastMutationIDChanges"], json!({"c": 1}), "nothing is confirmed without its row");
+    assert_eq!(keys(&server.pull("tok-bob", "h", &held["cookie"])), Vec::<Json>::new());
+    let close = json!({"close": {"first": range["first"], "epoch": range["epoch"]}});
+    assert_eq!(server.post("/admin/reserve", "admin-secret", &close).json()["closed"], true);
+    let rest = server.pull("tok-bob", "h", &held["cookie"]);
+    assert_eq!((&rest["cookie"], keys(&rest)), (&json!(5), vec![json!("counters/c"), json!("counters/b")]));
+    assert_eq!(server.pull("tok-alice", "g", &own["cookie"])["lastMutationIDChanges"], json!({"c": 4}));
+}
+
+#[test]
 fn a_lease_that_is_over_lets_readers_go_on_and_whoever_had_it_begin_anew() {
     let server = reserving();
     let range = reserve(&server, 1);

@@ -218,10 +218,12 @@ impl Engine {
             patch.clear();
             from = Loading { order: asked.order, v: 0, s: head.version, p: head.version };
         }
-        let page = reader.page_within_limits(&from, head.version, request.rows_max, &mut patch)?;
-        let cookie = match page.has_more {
-            true => from.advance(page.reached, from.s, from.p),
-            false => from.advance(head.version, head.version, head.version),
+        let settled = changes::settled_up_to(sql, view, from.v, head)?;
+        let page = reader.page_within_limits(&from, settled, request.rows_max, &mut patch)?;
+        let cookie = if page.has_more || settled < head.version {
+            from.advance(page.reached, from.s, from.p)
+        } else {
+            from.advance(head.version, head.version, head.version)
         };
         // The whole part of the order is the highest version that the client was ever brought to.
         let range = (from.v, page.reached, asked.order as u64);

@@ -250,6 +250,26 @@ fn past_of(row: Vec<Value>) -> Result<Past, Failure> {
     Ok(Past { key, missing: op == "del" && row.is_none(), row })
 }
 
+/// Whether no version after one wrote a row.
+pub fn is_last_entry(sql: &Sql, view: &dyn Query, version: u64) -> Result<bool, Failure> {
+    Ok(rows(sql, view, "SELECT 1 FROM {}_plasma_changes WHERE version > ? LIMIT 1", [number(version)])?.is_empty())
+}
+
+/// The version up to which a pull from `from` may bring a client. Where a range of versions is open, a row that changed below it and
+/// again above it cannot be sent as it was in between: nothing from the first of those changes on is.
+pub fn settled_up_to(sql: &Sql, view: &dyn Query, from: u64, head: Head) -> Result<u64, Failure> {
+    if head.version == head.last {
+        return Ok(head.version);
+    }
+    let template = "SELECT min(below.version) FROM {}_plasma_changes AS above JOIN {}_plasma_changes AS below \
+                    ON below.tbl = above.tbl AND below.pk = above.pk AND below.version > ? AND below.version <= ? WHERE above.version > ?";
+    let found = rows(sql, view, template, [number(from), number(head.version), number(head.version)])?;
+    match found.first().and_then(|row| row.first()) {
+        None | Some(Value::Null) => Ok(head.version),
+        Some(first) => Ok(unsigned(first)?.saturating_sub(1)),
+    }
+}
+
 /// The newest version that was committed before a time, by halving: times grow with versions.
 pub fn version_before(sql: &Sql, view: &dyn Query, head: Head, time_ms: u64) -> Result<u64, Failure> {
     let (mut low, mut high) = (0, head.version);

@@ -78,6 +78,12 @@ async function pull(request, response, query) {
   }
 }
 
+async function query(request, response, parameters) {
+  const ctx = callerOf(request, parameters);
+  const { query: asked } = await bodyOf(request);
+  answer(response, 200, store.query(ctx, asked.where.and[1].right.val, asked.limit));
+}
+
 function pokes(request, response, query) {
   callerOf(request, query);
   const stream = { response, clientGroupID: query.get("clientGroupID") };
@@ -98,6 +104,7 @@ async function forget(request, response) {
 const routes = {
   "POST /sync/push": push,
   "POST /sync/pull": pull,
+  "POST /sync/query": query,
   "GET /sync/poke": pokes,
   "POST /sync/admin/forget": forget,
   "GET /readyz": (_request, response) => answer(response, 200, { ok: true }),
