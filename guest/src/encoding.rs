@@ -18,6 +18,11 @@ pub fn base64url_array<const N: usize>(text: &str) -> Option<[u8; N]> {
     base64url_decode(text)?.try_into().ok()
 }
 
+/// Bytes in lower-case hex.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// Percent-decodes a path segment as UTF-8; text that is not UTF-8 afterwards stays as it was.
 pub fn percent_decode_or_raw(raw: &str) -> String {
     match percent_encoding::percent_decode_str(raw).decode_utf8() {

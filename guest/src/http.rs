@@ -106,10 +106,11 @@ pub fn head_json(head: &RequestHead) -> Json {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn head(headers: &[(&str, &str)]) -> RequestHead {
+    /// A GET with headers and a query.
+    pub(crate) fn head(headers: &[(&str, &str)]) -> RequestHead {
         RequestHead {
             method: "GET".into(),
             path: "/".into(),

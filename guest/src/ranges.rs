@@ -60,18 +60,7 @@ fn number(digits: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::header;
-
-    fn head(headers: &[(&str, &str)]) -> RequestHead {
-        RequestHead {
-            method: "GET".into(),
-            path: "/".into(),
-            query: None,
-            headers: headers.iter().map(|(name, value)| header(name, *value)).collect(),
-            remote_address: "::1".into(),
-            secure: false,
-        }
-    }
+    use crate::http::tests::head;
 
     #[test]
     fn one_range_is_understood_and_all_else_is_the_whole() {

@@ -252,7 +252,7 @@ impl Executor for TestExecutor {
 /// The SHA-256 of bytes in lower-case hex.
 pub fn sha256(bytes: &[u8]) -> String {
     use sha2::Digest as _;
-    sha2::Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    crate::encoding::hex(&sha2::Sha256::digest(bytes))
 }
 
 /// Objects and key-value facts in memory. Nothing in it ever ends by time.

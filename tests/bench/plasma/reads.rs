@@ -1,7 +1,5 @@
 //! The cases of reads that are no pulls: queries, live queries, the past, blobs.
 
-use std::rc::Rc;
-
 use anyhow::{Context as _, ensure};
 use async_trait::async_trait;
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
@@ -10,9 +8,9 @@ use sha2::{Digest as _, Sha256};
 
 use super::settings::{files_peer, launch, peer};
 use super::targets;
-use super::workers::{FanOut, Mutations, Pusher, TOKEN, fill};
+use super::workers::{Asker, FanOut, Mutations, Pusher, TOKEN, fill};
 use crate::context::{Context, round};
-use crate::http::{Events, Http, holds, post, put};
+use crate::http::{Events, Http, post, put};
 use crate::load::{Contestant, Loaded, Worker};
 use crate::report::{Case, Entry};
 use crate::server::{Rows, Server};
@@ -100,33 +98,14 @@ async fn live(context: &mut Context) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Asks the same again and again.
-struct Asker {
-    http: Http,
-    request: Rc<[u8]>,
-    expected: &'static [u8],
-}
-
-impl Asker {
-    async fn many(server: &Server, path: &str, body: &Json) -> anyhow::Result<Vec<Self>> {
-        let request: Rc<[u8]> = post(path, TOKEN, &body.to_string()).into();
-        let mut askers = Vec::with_capacity(ASKERS);
-        for _ in 0..ASKERS {
-            let http = Http::connect(server.address).await?;
-            askers.push(Self { http, request: request.clone(), expected: br#""rows":[{"# });
-        }
-        Ok(askers)
+/// Clients that ask the same again and again.
+async fn askers(server: &Server, path: &str, body: &Json) -> anyhow::Result<Vec<Asker>> {
+    let request = post(path, TOKEN, &body.to_string());
+    let mut askers = Vec::with_capacity(ASKERS);
+    for _ in 0..ASKERS {
+        askers.push(Asker::new(Http::connect(server.address).await?, request.clone(), br#""rows":[{"#));
     }
-}
-
-#[async_trait(?Send)]
-impl Worker for Asker {
-    async fn step(&mut self) -> anyhow::Result<()> {
-        let expected = self.expected;
-        let fits = self.http.exchange(&self.request, |reply| holds(reply, expected)).await?;
-        ensure!(fits, "another answer than expected");
-        Ok(())
-    }
+    Ok(askers)
 }
 
 /// Some of the rows, by a condition and in an order, which the peer has in plain SQL.
@@ -142,7 +121,7 @@ async fn queries(context: &mut Context) -> anyhow::Result<()> {
     let mut contestants: Vec<Box<dyn Contestant>> = Vec::new();
     for server in [Server::syncline(disk, launch(disk, Rows::Sqlite)?).await?, peer(disk).await?] {
         fill(&server, ROWS.0).await?;
-        contestants.push(Box::new(Loaded::new(&server, Asker::many(&server, "/sync/query", &body).await?)));
+        contestants.push(Box::new(Loaded::new(&server, askers(&server, "/sync/query", &body).await?)));
     }
     let case = context.compare(targets::QUERIES, "a query whose answer has twenty rows", contestants).await?;
     context.add(case);
@@ -168,7 +147,7 @@ async fn past(context: &mut Context) -> anyhow::Result<()> {
         }
         for (name, as_of) in asked {
             let body = json!({"protocolVersion": 1, "schemaVersion": "7", "query": query(), "asOf": as_of});
-            let (mut load, mut samples) = (Loaded::new(&server, Asker::many(&server, "/sync/snapshot", &body).await?), Vec::new());
+            let (mut load, mut samples) = (Loaded::new(&server, askers(&server, "/sync/snapshot", &body).await?), Vec::new());
             round(&mut load, context.window / 2).await?;
             for _ in 0..context.rounds {
                 samples.push(round(&mut load, context.window).await?);

@@ -206,43 +206,53 @@ impl Worker for Loader {
     }
 }
 
-/// Pulls the same again and again, with the same cookie.
-pub struct Puller {
+/// Asks the same again and again, and expects something in the answer.
+pub struct Asker {
     http: Http,
     request: Vec<u8>,
     expected: &'static [u8],
 }
 
+impl Asker {
+    /// On a connection.
+    pub fn new(http: Http, request: Vec<u8>, expected: &'static [u8]) -> Self {
+        Self { http, request, expected }
+    }
+}
+
+/// Pulls with the same cookie.
+pub struct Puller;
+
 impl Puller {
     /// So many clients that have everything.
-    pub async fn idle(server: &Server, connections: usize) -> anyhow::Result<Vec<Self>> {
+    pub async fn idle(server: &Server, connections: usize) -> anyhow::Result<Vec<Asker>> {
         Self::many(server, connections, 0, br#""patch":[]"#).await
     }
 
     /// So many clients that miss the last so many versions.
-    pub async fn behind(server: &Server, connections: usize, versions: u64) -> anyhow::Result<Vec<Self>> {
+    pub async fn behind(server: &Server, connections: usize, versions: u64) -> anyhow::Result<Vec<Asker>> {
         Self::many(server, connections, versions, br#""op":"put""#).await
     }
 
-    async fn many(server: &Server, connections: usize, behind: u64, expected: &'static [u8]) -> anyhow::Result<Vec<Self>> {
+    async fn many(server: &Server, connections: usize, behind: u64, expected: &'static [u8]) -> anyhow::Result<Vec<Asker>> {
         let mut pullers = Vec::with_capacity(connections);
         for _ in 0..connections {
             let mut loader = Loader::new(server, 0).await?;
             let current = loader.load().await?;
             let current = current.as_u64().or_else(|| current["v"].as_u64()).context("a cookie")?;
             let request = pull_request(&loader.group, &json!(current - behind));
-            pullers.push(Self { http: loader.http, request, expected });
+            pullers.push(Asker::new(loader.http, request, expected));
         }
         Ok(pullers)
     }
 }
 
 #[async_trait(?Send)]
-impl Worker for Puller {
+impl Worker for Asker {
     async fn step(&mut self) -> anyhow::Result<()> {
         let expected = self.expected;
         let fits = self.http.exchange(&self.request, |reply| holds(reply, expected)).await?;
-        ensure!(fits, "another patch than expected");
+        ensure!(fits, "another answer than expected");
         Ok(())
     }
 }

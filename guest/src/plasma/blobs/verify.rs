@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use sha2::{Digest as _, Sha256};
 
 use super::{Blob, DEFAULT_CONTENT_TYPE};
+use crate::encoding::hex;
 use crate::imports::{ByteRange, Imports, ObjectInfo, StorageError};
 use crate::plasma::engine::Engine;
 use crate::plasma::failure::Failure;
@@ -19,10 +20,6 @@ const PATIENCE: Duration = Duration::from_secs(3);
 pub fn random_secret() -> String {
     // Digested, so that ids made from the same source say nothing about it.
     hex(&Sha256::digest(format!("{}{}", uuid(), uuid())))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 impl Engine {

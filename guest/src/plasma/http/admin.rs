@@ -121,6 +121,15 @@ fn db(call: &Call<'_>, body: &Body) -> Answer {
 }
 
 /// A word that is misspelt must not do more than was meant.
+/// A key of a body that is from 1 to `max`, or is absent or null.
+fn count(body: &Body, key: &str, max: u64) -> Result<Option<usize>, Refusal> {
+    match optional::<u64>(body, key, "an integer")? {
+        None => Ok(None),
+        Some(count) if (1..=max).contains(&count) => Ok(Some(usize::try_from(count).unwrap_or(usize::MAX))),
+        Some(_) => Err(Refusal::invalid(format!("{key} must be from 1 to {max}"))),
+    }
+}
+
 fn only_known(body: &Body, known: &[&str]) -> Result<(), Refusal> {
     match body.0.keys().find(|key| !known.contains(&key.as_str())) {
         Some(unknown) => Err(Refusal::invalid(format!("unknown key {unknown}"))),
@@ -175,15 +184,9 @@ fn gc(call: &Call<'_>, body: &Body) -> Answer {
     blob::settings(call)?;
     only_known(body, &["graceMs", "limit", "dryRun"])?;
     let defaults = GcOptions::default();
-    let limit: Option<u64> = optional(body, "limit", "an integer")?;
-    let blobs_max = match limit {
-        None => defaults.blobs_max,
-        Some(limit) if (1..=GC_BLOBS_MAX).contains(&limit) => usize::try_from(limit).unwrap_or(usize::MAX),
-        Some(_) => return Err(Refusal::invalid(format!("limit must be from 1 to {GC_BLOBS_MAX}"))),
-    };
     let options = GcOptions {
         grace_ms: optional(body, "graceMs", "a non-negative integer")?.unwrap_or(defaults.grace_ms),
-        blobs_max,
+        blobs_max: count(body, "limit", GC_BLOBS_MAX)?.unwrap_or(defaults.blobs_max),
         dry_run: optional(body, "dryRun", "a boolean")?.unwrap_or(false),
     };
     let collected = call.engine.collect_blobs(call.imports, &options)?;
@@ -200,15 +203,9 @@ fn reconcile(call: &Call<'_>, body: &Body) -> Answer {
     blob::settings(call)?;
     only_known(body, &["tables", "batchSize", "dryRun"])?;
     let defaults = ReconcileOptions::default();
-    let batch: Option<u64> = optional(body, "batchSize", "an integer")?;
-    let batch_rows = match batch {
-        None => defaults.batch_rows,
-        Some(batch) if (1..=RECONCILE_BATCH_MAX).contains(&batch) => usize::try_from(batch).unwrap_or(usize::MAX),
-        Some(_) => return Err(Refusal::invalid(format!("batchSize must be from 1 to {RECONCILE_BATCH_MAX}"))),
-    };
     let options = ReconcileOptions {
         tables: optional(body, "tables", "a list of names")?,
-        batch_rows,
+        batch_rows: count(body, "batchSize", RECONCILE_BATCH_MAX)?.unwrap_or(defaults.batch_rows),
         dry_run: optional(body, "dryRun", "a boolean")?.unwrap_or(false),
     };
     let reconciled = call.engine.reconcile_blobs(call.imports, &options).map_err(|refused| match refused {

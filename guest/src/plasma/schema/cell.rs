@@ -154,7 +154,7 @@ pub(in crate::plasma) fn type_bulk_value(column_type: ColumnType, value: &Json) 
     match (column_type, value) {
         (ColumnType::Bytes, Json::String(text)) => {
             let bytes = STANDARD.decode(text).unwrap_or_default();
-            Json::String(bytes.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}")))
+            Json::String(crate::encoding::hex(&bytes))
         }
         _ => value.clone(),
     }

@@ -113,7 +113,7 @@ pub(super) fn literal(column: &Column, value: &Json, dialect: Dialect) -> String
         Value::Real(number) => return format!("{number:e}"),
         Value::Text(text) => format!("'{}'", text.replace('\'', "''")),
         Value::Blob(bytes) => {
-            let hex = bytes.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
+            let hex = crate::encoding::hex(&bytes);
             if dialect == Dialect::Sqlite { format!("X'{hex}'") } else { format!("'\\x{hex}'") }
         }
     };
