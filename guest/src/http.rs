@@ -47,8 +47,16 @@ pub fn accepts_gzip(head: &RequestHead) -> bool {
 
 /// Whether the body came as it is or in gzip, and in no other coding.
 pub fn has_known_coding(head: &RequestHead) -> bool {
-    let codings: Vec<_> = header_list(head, "content-encoding").filter(|coding| !coding.is_empty()).collect();
-    codings.is_empty() || is_gzip(head) && codings.len() == 1 || codings.iter().all(|coding| coding.eq_ignore_ascii_case("identity"))
+    is_plain(head) || is_gzip(head) && codings(head).count() == 1
+}
+
+/// Whether the body of the request came as it is.
+pub fn is_plain(head: &RequestHead) -> bool {
+    codings(head).all(|coding| coding.eq_ignore_ascii_case("identity"))
+}
+
+fn codings(head: &RequestHead) -> impl Iterator<Item = &str> {
+    header_list(head, "content-encoding").filter(|coding| !coding.is_empty())
 }
 
 /// Whether the body of the request came in gzip.

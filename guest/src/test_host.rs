@@ -264,11 +264,20 @@ pub struct TestStorage {
     pub created_ms: Cell<u64>,
     /// Keys of objects that came into the store without passing the host.
     pub direct: RefCell<BTreeSet<String>>,
+    /// Keys of objects that are there and cannot be read.
+    pub damaged: RefCell<BTreeSet<String>>,
+    /// Whether the store answers nobody.
+    pub is_away: Cell<bool>,
     /// Whether the store signs URLs.
     pub signs: Cell<bool>,
 }
 
 impl TestStorage {
+    fn check(&self, key: &str) -> Result<(), StorageError> {
+        let fails = self.is_away.get() || self.damaged.borrow().contains(key);
+        if fails { Err(StorageError::Unavailable(format!("{key} cannot be read"))) } else { Ok(()) }
+    }
+
     fn info(&self, key: &str, content: &[u8], content_type: &str) -> ObjectInfo {
         let created = self.created_ms.get();
         let sha256 = (!self.direct.borrow().contains(key)).then(|| sha256(content));
@@ -311,9 +320,11 @@ impl Storage for TestStorage {
         Ok(wanted.take(limit as usize).cloned().collect())
     }
     fn head_object(&self, key: &str) -> Result<ObjectInfo, StorageError> {
+        self.check(key)?;
         self.objects.borrow().get(key).map(|content| self.info(key, content, "")).ok_or(StorageError::NotFound)
     }
     fn read_object(&self, key: &str, range: Option<ByteRange>) -> Result<Vec<u8>, StorageError> {
+        self.check(key)?;
         let content = self.objects.borrow().get(key).cloned().ok_or(StorageError::NotFound)?;
         let Some(ByteRange { start, length }) = range else { return Ok(content) };
         Ok(content.into_iter().skip(start as usize).take(length as usize).collect())
@@ -400,7 +411,12 @@ impl Effects for TestEffects {
         self.metrics.borrow_mut().push(metric);
     }
     fn measured(&self) -> Vec<Metric> {
-        self.metrics.borrow().clone()
+        // As hosts tell mounts apart.
+        let with_mount = |metric: &Metric| {
+            let labels = std::iter::once(("mount".to_owned(), "m".to_owned())).chain(metric.labels.iter().cloned()).collect();
+            Metric { labels, ..metric.clone() }
+        };
+        self.metrics.borrow().iter().map(with_mount).collect()
     }
     fn log(&self, level: Level, message: &str, fields: &str) {
         self.lines.borrow_mut().push((level, format!("{message} {fields}")));

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::pubsub::memory::MemoryPubSub;
 use crate::runtime::{Backends, GUEST_COMPONENT, MountSettings, RuntimeSettings};
 use crate::server::ServerSettings;
 use crate::server::address::Network;
@@ -26,7 +25,7 @@ mod tls;
 
 pub use folder::DataFolder;
 pub use log::log_filter;
-pub use places::{ExecutorPlace, ObjectsPlace, Place, Places};
+pub use places::{ExecutorPlace, ObjectsPlace, Place, Places, PubSubPlace};
 
 /// The configuration that serves when none is given: every protocol at its default path.
 const DEMONSTRATION: &str = include_str!("demonstration.toml");
@@ -82,7 +81,7 @@ pub struct Config {
     pub executor: Option<String>,
     /// Where objects and key-value facts are.
     pub storage: StorageConfig,
-    /// `memory:`.
+    /// `memory:`, `postgres:` (the executor's server) or `postgres://…`.
     pub pubsub: String,
     /// Opens what is meant for whoever runs the server.
     pub admin_token: Option<String>,
@@ -315,7 +314,7 @@ impl Config {
 
     /// Opens the backends.
     pub async fn open_backends(&self) -> Result<Backends, ConfigError> {
-        let Places { executor, objects, keyvalue } = self.places()?;
+        let Places { executor, objects, keyvalue, pubsub } = self.places()?;
         let executor = executor.open().await?;
         let objects = objects.open().await?;
         let keyvalue: Arc<dyn crate::storage::KeyValue> = match keyvalue.folder {
@@ -324,7 +323,7 @@ impl Config {
             }
             None => Arc::new(MemoryKeyValue::default()),
         };
-        Ok(Backends { executor, storage: Storage { keyvalue, objects }, pubsub: self.open_pubsub()? })
+        Ok(Backends { executor, storage: Storage { keyvalue, objects }, pubsub: pubsub.open().await? })
     }
 
     /// Where the backends keep what they are given.
@@ -336,14 +335,8 @@ impl Config {
         let objects = ObjectsPlace::parse(objects)?;
         let keyvalue = self.storage.keyvalue.clone().unwrap_or_else(|| format!("sqlite:{data}"));
         let keyvalue = Place::parse("storage.keyvalue", keyvalue, "sqlite")?;
-        Ok(Places { executor, objects, keyvalue })
-    }
-
-    fn open_pubsub(&self) -> Result<Arc<dyn crate::pubsub::PubSub>, ConfigError> {
-        match split(&self.pubsub) {
-            ("memory", "") => Ok(Arc::new(MemoryPubSub::default())),
-            _ => Err(backend("pubsub", &self.pubsub, &"is not one of memory:")),
-        }
+        let pubsub = PubSubPlace::parse(&self.pubsub, &executor)?;
+        Ok(Places { executor, objects, keyvalue, pubsub })
     }
 }
 

@@ -51,6 +51,7 @@ pub struct Metrics {
     publications: IntCounterVec,
     slow_readers: IntCounterVec,
     requests: IntCounterVec,
+    objects_failed: IntCounterVec,
     turned_away: IntCounterVec,
     log_bytes: IntGaugeVec,
     snapshot_seconds: IntGaugeVec,
@@ -170,6 +171,11 @@ impl Metrics {
             publications: counter("syncline_publications_total", "Publications brought to local subscribers", &["mount"])?,
             slow_readers: counter("syncline_slow_readers_total", "Connections closed because they could not keep up", &["mount"])?,
             requests: counter("syncline_http_requests_total", "HTTP requests by class of their status", &["mount", "status"])?,
+            objects_failed: counter(
+                "syncline_objects_failed_total",
+                "Objects that could not be sent whole: damaged, or the store failed",
+                &["mount"],
+            )?,
             turned_away,
             call_seconds,
             component: Mutex::default(),
@@ -195,7 +201,7 @@ impl Metrics {
         {
             gauges.with_label_values(&[mount]);
         }
-        for counter in [&self.connections_total, &self.publications, &self.slow_readers] {
+        for counter in [&self.connections_total, &self.publications, &self.slow_readers, &self.objects_failed] {
             counter.with_label_values(&[mount]);
         }
         let (directions, results) = (["in", "out"], ["ok", "failed"]);
@@ -323,6 +329,11 @@ impl Metrics {
     pub(crate) fn request(&self, mount: &str, status: u16) {
         let class = format!("{}xx", status / 100);
         self.requests.with_label_values(&[mount, class.as_str()]).inc();
+    }
+
+    /// An object could not be sent whole.
+    pub(crate) fn object_failed(&self, mount: &str) {
+        self.objects_failed.with_label_values(&[mount]).inc();
     }
 
     pub(crate) fn turned_away(&self, reason: &str) {

@@ -29,8 +29,9 @@ const USAGE: &str = "options: --only TEXT (part of a case's name, such as secsyn
 /// Says which targets hold of figures.
 type Judgement = fn(&[Case], Disk) -> Vec<Target>;
 
-/// The protocols, and who judges their figures.
-const PROTOCOLS: [(&str, Judgement); 2] = [("secsync", secsync::targets::judge), ("plasma", plasma::targets::judge)];
+/// The parts of the report, what the names of their cases begin with, and who judges their figures.
+const PARTS: [(&str, Judgement); 3] =
+    [("secsync", secsync::targets::judge), ("plasma", plasma::targets::judge), ("plasma-reads", plasma::targets::judge_reads)];
 
 struct Options {
     context: Context,
@@ -104,7 +105,7 @@ fn run() -> anyhow::Result<()> {
 
     let (command, commit) = (command(&context), commit(&root));
     let failure_count = context.failures.len();
-    for (protocol, judge) in PROTOCOLS {
+    for (protocol, judge) in PARTS {
         let cases = taken(&mut context.cases, protocol, |case| &case.name);
         let failures = taken(&mut context.failures, protocol, |(name, _)| name);
         if cases.is_empty() && failures.is_empty() {
@@ -133,7 +134,7 @@ fn run() -> anyhow::Result<()> {
     }
 }
 
-/// Takes what belongs to a protocol: names begin with it.
+/// Takes what belongs to a part: names begin with it.
 fn taken<T>(all: &mut Vec<T>, protocol: &str, name: impl Fn(&T) -> &str) -> Vec<T> {
     let belongs = |one: &T| name(one).split('/').next() == Some(protocol);
     all.extract_if(.., |one| belongs(one)).collect()

@@ -19,12 +19,24 @@ pub mod tls;
 
 use std::time::{Duration, Instant};
 
+use sha2::{Digest as _, Sha256};
+
 /// How long a test waits for something that must happen.
 pub const DEADLINE: Duration = Duration::from_secs(20);
 
 /// How much more than the least long runs do (`SYNCLINE_TEST_SCALE`, 1 by default).
 pub fn scale() -> u32 {
     std::env::var("SYNCLINE_TEST_SCALE").ok().and_then(|scale| scale.parse().ok()).unwrap_or(1)
+}
+
+/// Bytes in lower-case hex.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The SHA-256 of bytes, in lower-case hex.
+pub fn sha256(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
 }
 
 /// Asks again and again, with a deadline, until there is an answer. For what tells nobody that it changed.

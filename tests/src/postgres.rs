@@ -4,9 +4,9 @@
 //! test starts its own. `SYNCLINE_TEST_EXECUTOR=postgres` lets every server of the tests keep its data there.
 
 use std::collections::HashMap;
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader, Lines, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 
@@ -50,20 +50,70 @@ impl PostgresSchemas {
 
     /// Asks the server by itself, in the schema of a mount's database: rows of texts. `:'name'` is a parameter.
     pub fn query(&self, mount: &str, database: &str, sql: &str, parameters: &[(&str, &str)]) -> Vec<Vec<String>> {
-        let (address, prefix) = self.url.split_once("?schema_prefix=").expect("the URL has a prefix");
-        let schema = format!("{prefix}_{mount}_{database}_{}", database.len());
+        let mut session = Session::start(self.psql(parameters));
+        session.run(&self.search_path(mount, database));
+        session.run(sql)
+    }
+
+    /// Somebody else's connection to a mount's database, whose transaction may stay open.
+    pub fn session(&self, mount: &str, database: &str) -> Session {
+        let mut session = Session::start(self.psql(&[]));
+        session.run(&self.search_path(mount, database));
+        session
+    }
+
+    fn psql(&self, parameters: &[(&str, &str)]) -> Command {
+        let (address, _) = self.url.split_once("?schema_prefix=").expect("the URL has a prefix");
         let mut command = Command::new(bin("psql"));
         command.args(["-X", "-q", "-A", "-t", "-F", "\t", "-v", "ON_ERROR_STOP=1", "-d", address]);
         for (name, value) in parameters {
             command.arg("-v").arg(format!("{name}={value}"));
         }
+        command
+    }
+
+    fn search_path(&self, mount: &str, database: &str) -> String {
+        let (_, prefix) = self.url.split_once("?schema_prefix=").expect("the URL has a prefix");
+        format!("SET search_path TO {prefix}_{mount}_{database}_{}", database.len())
+    }
+}
+
+/// A connection of `psql`; ended when dropped, and its transaction with it.
+pub struct Session {
+    child: std::process::Child,
+    input: ChildStdin,
+    output: Lines<BufReader<ChildStdout>>,
+}
+
+impl Session {
+    /// What `psql` says when a statement is done.
+    const DONE: &str = "statement done";
+
+    fn start(mut command: Command) -> Self {
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("psql is there");
-        let text = format!("SET search_path TO {schema};\n{sql};\n");
-        child.stdin.take().expect("it is piped").write_all(text.as_bytes()).expect("psql reads");
-        let output = child.wait_with_output().expect("psql ends");
-        assert!(output.status.success(), "{sql} failed");
-        let lines = String::from_utf8(output.stdout).expect("UTF-8");
-        lines.lines().map(|line| line.split('\t').map(str::to_owned).collect()).collect()
+        let (input, output) = (child.stdin.take().expect("it is piped"), child.stdout.take().expect("it is piped"));
+        Self { child, input, output: BufReader::new(output).lines() }
+    }
+
+    /// Runs a statement: rows of texts.
+    pub fn run(&mut self, sql: &str) -> Vec<Vec<String>> {
+        writeln!(self.input, "{sql};\n\\echo {}", Self::DONE).expect("psql reads");
+        let mut rows = Vec::new();
+        loop {
+            let line = self.output.next().unwrap_or_else(|| panic!("{sql} failed")).expect("UTF-8");
+            if line == Self::DONE {
+                return rows;
+            }
+            rows.push(line.split('\t').map(str::to_owned).collect());
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        // Without an input it ends by itself; one that hangs must not outlive its test.
+        drop(self.child.kill());
+        drop(self.child.wait());
     }
 }
 

@@ -41,6 +41,7 @@ pub fn plan(settings: &Settings) -> Plan {
         direct: None,
         object_cache_bytes: 0,
         auto_replies: Vec::new(),
+        watch: None,
         warnings: Vec::new(),
     }
 }

@@ -56,6 +56,8 @@ pub struct EngineOptions {
     pub blob_prefix: String,
     /// `changeLog.beforeImages`.
     pub before_images: bool,
+    /// `changeLog.triggers`.
+    pub triggers: bool,
     /// `clientGroupTtlMs`.
     pub client_group_ttl_ms: u64,
 }
@@ -73,6 +75,7 @@ impl Default for EngineOptions {
             require_uploaded: false,
             blob_prefix: "plasma/blobs/".into(),
             before_images: true,
+            triggers: false,
             client_group_ttl_ms: 30 * 24 * 3600 * 1000,
         }
     }

@@ -55,11 +55,12 @@ impl Hooks for WriteHooks<'_> {
     fn committing(&self, change: &Committing<'_>) {
         let rules = &self.call.settings.on_pushed;
         let by_client = change.caller.is_some();
-        if rules.poke || !by_client {
-            topics::publish_pokes(self.call, change.version);
-        }
         if change.rows_changed > 0 {
             live::publish(self.call, change.version, Some(change.tables));
+        }
+        // Last: whoever has heard of the version by this has had what came before it.
+        if rules.poke || !by_client {
+            topics::publish_pokes(self.call, change.version);
         }
         if let (Some(url), Some(caller)) = (&rules.webhook, change.caller)
             && change.rows_changed > 0

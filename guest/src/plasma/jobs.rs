@@ -79,8 +79,8 @@ fn ranges(call: &Call<'_>) -> Result<(), Failure> {
 /// Tells everybody of versions that can be seen from now on.
 pub fn tell_all(call: &Call<'_>) -> Result<(), Failure> {
     let version = call.engine.version(call.imports)?;
-    topics::publish_pokes(call, version);
     live::publish(call, version, None);
+    topics::publish_pokes(call, version);
     Ok(())
 }
 

@@ -25,8 +25,6 @@ use super::write::{Row, row_of};
 use crate::imports::{Imports, Snapshot, Statement, Value};
 use crate::sql::Sql;
 
-/// Changes of one table since a version that are looked at one by one; more: the result is sent anew.
-const CHANGES_MAX: usize = 5_000;
 /// Queries that an instance keeps compiled.
 const COMPILED_MAX: usize = 1_000;
 
@@ -235,8 +233,7 @@ impl<'a> LiveView<'a> {
         if let Some(known) = self.changed.borrow().get(&place) {
             return Ok(known.clone());
         }
-        let found = changes::changed_since(self.sql, self.view.as_ref(), &table.name, base, CHANGES_MAX)?;
-        let found = found.filter(|rows| !rows.iter().any(|row| row.missing)).map(Rc::new);
+        let found = changes::changed_since(self.sql, self.view.as_ref(), &table.name, base)?.map(Rc::new);
         self.changed.borrow_mut().insert(place, found.clone());
         Ok(found)
     }

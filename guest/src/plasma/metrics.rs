@@ -29,9 +29,13 @@ const BOUNDS: [(f64, &str); 10] = [
 ];
 /// Beyond all bounds.
 const BEYOND: &str = "+Inf";
+/// The histogram of durations.
+const SECONDS: &str = "plasma_request_seconds";
 /// Durations by the first bound that they do not exceed.
 const SECONDS_SLOTS: &str = "plasma_request_seconds_slots_total";
 const SECONDS_SUM: &str = "plasma_request_seconds_sum";
+/// The label with which the host tells mounts apart.
+const MOUNT: &str = "mount";
 const OPENED: &str = "plasma_connections_opened_total";
 const CLOSED: &str = "plasma_connections_closed_total";
 
@@ -128,36 +132,37 @@ fn extend(event: &mut Json, more: Json) {
     }
 }
 
-/// Prometheus' text of what the host has counted, with the buckets, the open connections and the version put in.
+/// What is known of the durations of one kind of requests.
+#[derive(Default)]
+struct Durations<'a> {
+    /// How many by the first bound that they do not exceed.
+    slots: BTreeMap<&'a str, f64>,
+    /// All together, seconds.
+    sum: f64,
+}
+
+/// Prometheus' text of what the host has counted, with the buckets, the open connections and the version put in. All of it is of one
+/// mount, so the label with which the host tells mounts apart is left out.
 pub fn render(measured: &[Metric], version: u64) -> String {
     let mut families: BTreeMap<&str, (&str, Vec<String>)> = BTreeMap::new();
-    let mut slots: BTreeMap<&str, BTreeMap<&str, f64>> = BTreeMap::new();
+    let mut durations: BTreeMap<&str, Durations<'_>> = BTreeMap::new();
     let mut open: BTreeMap<&str, f64> = BTreeMap::from([("sse", 0.0), ("ws", 0.0)]);
     for metric in measured.iter().filter(|metric| metric.name.starts_with("plasma_")) {
         let label = |name: &str| metric.labels.iter().find(|(key, _)| key == name).map_or("", |(_, value)| value.as_str());
         match metric.name.as_str() {
-            SECONDS_SLOTS => *slots.entry(label("kind")).or_default().entry(label("le")).or_default() += metric.value,
+            SECONDS_SLOTS => *durations.entry(label("kind")).or_default().slots.entry(label("le")).or_default() += metric.value,
+            SECONDS_SUM => durations.entry(label("kind")).or_default().sum += metric.value,
             OPENED => *open.entry(label("kind")).or_default() += metric.value,
             CLOSED => *open.entry(label("kind")).or_default() -= metric.value,
             name => {
                 let kind = if metric.kind == MetricKind::Gauge { "gauge" } else { "counter" };
-                let line = sample(name, metric.labels.iter().map(|(key, value)| (key.as_str(), value.as_str())), metric.value);
-                // The sum belongs to the histogram, which is written below.
-                let family = name.strip_suffix("_seconds_sum").map_or(name, |_| "plasma_request_seconds");
-                families.entry(family).or_insert((kind, Vec::new())).1.push(line);
+                let labels = metric.labels.iter().filter(|(key, _)| key != MOUNT).map(|(key, value)| (key.as_str(), value.as_str()));
+                families.entry(name).or_insert((kind, Vec::new())).1.push(sample(name, labels, metric.value));
             }
         }
     }
-    let buckets = &mut families.entry("plasma_request_seconds").or_insert(("histogram", Vec::new()));
-    buckets.0 = "histogram";
-    for (kind, counted) in &slots {
-        let mut sum = 0.0;
-        for le in BOUNDS.iter().map(|(_, le)| *le).chain([BEYOND]) {
-            sum += counted.get(le).copied().unwrap_or(0.0);
-            buckets.1.push(sample("plasma_request_seconds_bucket", [("kind", *kind), ("le", le)], sum));
-        }
-        buckets.1.push(sample("plasma_request_seconds_count", [("kind", *kind)], sum));
-    }
+    let histogram = durations.iter().flat_map(|(kind, durations)| durations.samples(kind)).collect();
+    families.insert(SECONDS, ("histogram", histogram));
     let connections = open.iter().map(|(kind, value)| sample("plasma_connections", [("kind", *kind)], *value)).collect();
     families.insert("plasma_connections", ("gauge", connections));
     families.insert("plasma_version", ("gauge", vec![sample("plasma_version", [], version as f64)]));
@@ -170,6 +175,21 @@ pub fn render(measured: &[Metric], version: u64) -> String {
         }
     }
     text
+}
+
+impl Durations<'_> {
+    /// The samples of a histogram.
+    fn samples(&self, kind: &str) -> Vec<String> {
+        let mut count = 0.0;
+        let mut samples = Vec::with_capacity(BOUNDS.len() + 3);
+        for le in BOUNDS.iter().map(|(_, le)| *le).chain([BEYOND]) {
+            count += self.slots.get(le).copied().unwrap_or(0.0);
+            samples.push(sample(&format!("{SECONDS}_bucket"), [("kind", kind), ("le", le)], count));
+        }
+        samples.push(sample(SECONDS_SUM, [("kind", kind)], self.sum));
+        samples.push(sample(&format!("{SECONDS}_count"), [("kind", kind)], count));
+        samples
+    }
 }
 
 fn sample<'a>(name: &str, labels: impl IntoIterator<Item = (&'a str, &'a str)>, value: f64) -> String {

@@ -113,6 +113,7 @@ impl Engine {
                 migrated = Some(result);
             }
         }
+        self.bring_triggers(sql, tables, to, migrated.is_some())?;
         self.note_start(sql, tables, fits)?;
         transaction.commit().map_err(Failure::from)?;
         Ok(migrated)
@@ -132,7 +133,7 @@ impl Engine {
             return Ok(());
         }
         let mut writer = Writer::new(self, sql, imports, transaction, None);
-        let version = changes::head(sql, transaction)?.last + 1;
+        let version = changes::head_to_write(sql, transaction)?.last + 1;
         writer.set_version(version, 0);
         for (table, rows) in &self.options.seed {
             for (index, row) in rows.iter().enumerate() {
@@ -190,6 +191,7 @@ impl Engine {
         let from = from.as_ref().unwrap_or(&self.schema);
         let result = self.migrate_in(imports, sql, transaction.as_ref(), (from, to), dry_run, allow_destructive)?;
         if !dry_run {
+            self.bring_triggers(sql, transaction.as_ref(), to, true)?;
             execute_all(transaction.as_ref(), vec![meta::set(sql, meta::SCHEMA, &to.source().to_string())])?;
             transaction.commit().map_err(Failure::from)?;
         }
@@ -253,7 +255,7 @@ impl Engine {
             }
         }
         let region = &self.options.region;
-        let version = changes::head(sql, transaction)?.last + 1;
+        let version = changes::head_to_write(sql, transaction)?.last + 1;
         let mut statements = Vec::new();
         if needs_reset(from, to) {
             // Cookies and before-images from before are of no use any more.
@@ -294,7 +296,7 @@ impl Engine {
             let key_of =
                 |cells: &Vec<Value>| -> Vec<Json> { table.key_columns().zip(cells).map(|(column, cell)| from_sql(column, cell)).collect() };
             let keys: Vec<_> = found.iter().map(key_of).collect();
-            let version = changes::head(sql, transaction)?.last + 1;
+            let version = changes::head_to_write(sql, transaction)?.last + 1;
             let entry = |(sequence, key): (usize, &Vec<Json>)| {
                 let (table, key) = (table.name.clone(), pk_json(key));
                 NewEntry { version, sequence: sequence as u64, table, key, put: true, before: None }

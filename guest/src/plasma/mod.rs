@@ -29,6 +29,8 @@ pub mod pull;
 pub mod push;
 pub mod query;
 pub mod realtime;
+pub mod regions;
+mod revocation;
 pub mod schema;
 pub mod sequencer;
 pub mod server_db;
@@ -37,6 +39,7 @@ pub mod settings;
 pub mod stats;
 mod store;
 mod table_sql;
+mod triggers;
 mod write;
 
 #[cfg(test)]
@@ -91,6 +94,7 @@ fn engine_options(mount: &str, settings: &Settings) -> EngineOptions {
         require_uploaded: settings.blobs.as_ref().is_some_and(|blobs| blobs.require_uploaded),
         blob_prefix: settings.blobs.as_ref().map_or_else(String::new, |blobs| blobs.prefix.clone()),
         before_images: settings.change_log.before_images,
+        triggers: settings.change_log.triggers,
         client_group_ttl_ms: settings.client_group_ttl_ms,
     }
 }
@@ -145,6 +149,10 @@ impl PlasmaMount {
             Some(expected) if expected != info.dialect => {
                 let (expected, found) = (name(expected), name(info.dialect));
                 Err(format!("executor, dialect: the settings expect {expected}, the host's executor is {found}"))
+            }
+            _ if self.settings.change_log.triggers && info.dialect == Dialect::Sqlite => {
+                let why = "SQLite cannot tell the server's own writes from those of others, and its triggers cannot write base64";
+                Err(format!("changeLog.triggers: there are none on SQLite: {why}"))
             }
             _ => Ok(()),
         }
@@ -210,6 +218,10 @@ impl Mount for PlasmaMount {
 
     fn deliver(&self, imports: Imports<'_>, publication: Publication, groups: Vec<Group>) -> Deliveries {
         realtime::deliver(&self.call(imports, 0), &publication, &groups)
+    }
+
+    fn refill(&self, imports: Imports<'_>, _topic: &str, key: &str, after: u64) -> Vec<Publication> {
+        realtime::topics::refill(&self.call(imports, 0), key, after)
     }
 
     fn fire(&self, imports: Imports<'_>, name: &str, payload: Vec<u8>, cursor: Option<Vec<u8>>) -> Option<Vec<u8>> {

@@ -104,10 +104,7 @@ impl<'a> PastTables<'a> {
         let before = |builder: &mut SqlBuilder<'_>| {
             for (position, (table, _, _)) in self.changed.iter().enumerate() {
                 builder.push(if position == 0 { "WITH " } else { ", " });
-                push_images(builder, self.sql.dialect(), table, position * 2 + 1);
-                builder.push(&format!(", {} AS (", quoted(&past_of(table))));
-                push_unchanged(builder, self.sql, table, position * 2);
-                builder.push(&format!(" UNION ALL SELECT {} FROM {}) ", column_names(table), quoted(&images_of(&table.name))));
+                push_past(builder, self.sql, table, position * 2);
             }
         };
         compile_query_after(&self.engine.schema, query, self.sql.dialect(), &sources, true, &before)
@@ -119,7 +116,15 @@ impl<'a> PastTables<'a> {
     }
 }
 
+/// Adds the relations [`images_of`] and [`past_of`] a table; its changed keys and their rows are the given values from `given` on.
+pub fn push_past(builder: &mut SqlBuilder<'_>, sql: &Sql, table: &Table, given: usize) {
+    push_images(builder, sql.dialect(), table, given + 1);
+    builder.push(&format!(", {} AS (", quoted(&past_of(table))));
+    push_unchanged(builder, sql, table, given);
+    builder.push(&format!(" UNION ALL SELECT {} FROM {}) ", column_names(table), quoted(&images_of(&table.name))));
+}
+
 /// The relation of a table as it was.
-fn past_of(table: &Table) -> String {
+pub fn past_of(table: &Table) -> String {
     format!("{} past", table.name)
 }

@@ -1,9 +1,10 @@
 //! What the host must know of a mount before it listens (docs/protocols/plasma.md, sections 2, 5 and 8).
 
 use super::errors::error_body;
+use super::realtime::topics::{ORDER_KEY, watched};
 use super::settings::Settings;
 use crate::contract::exports::syncline::sync::mounts::{
-    AppLimits, Closes, Concurrency, Direct, Fallback, Fallbacks, Route, RouteKind, UpgradeAnswer, Upgrades,
+    AppLimits, Closes, Concurrency, Direct, Fallback, Fallbacks, Route, RouteKind, UpgradeAnswer, Upgrades, Watch,
 };
 use crate::http::header;
 use crate::imports::Close;
@@ -105,8 +106,15 @@ pub fn plan(settings: &Settings) -> Plan {
         direct: direct(settings),
         object_cache_bytes: settings.blobs.as_ref().map_or(0, |blobs| blobs.cache_bytes_max),
         auto_replies: Vec::new(),
+        watch: watch(settings),
         warnings: settings.warnings.clone(),
     }
+}
+
+/// Every version pokes, also one that nobody announced.
+fn watch(settings: &Settings) -> Option<Watch> {
+    let topics = watched(settings);
+    (!topics.is_empty()).then(|| Watch { topics, key: ORDER_KEY.into(), interval_ms: settings.sequencer.poll_ms })
 }
 
 /// Pushes and pulls are many and mostly short. An app that says who calls has a call of its own: what it writes is done before

@@ -260,9 +260,10 @@ impl Engine {
     ) -> Result<(PushReply, bool), Ended> {
         let sql = self.sql(imports)?;
         let transaction = self.begin(imports)?;
-        let opened = Instant::now();
         let mutations_max = request.mutations_max - earlier.new_mutations();
         let (head, mut last_ids) = self.read_state(sql, transaction.as_ref(), caller, request)?;
+        // What it waited for other writers until now is no mutation's fault.
+        let opened = Instant::now();
         let is_new = |mutation: &Mutation, last: &BTreeMap<String, u64>| mutation.id > last[&mutation.client_id];
         let new_count = request.mutations.iter().filter(|mutation| is_new(mutation, &last_ids)).count();
         if new_count > mutations_max && request.over_limit == OverLimit::Reject {
@@ -335,7 +336,7 @@ impl Engine {
         let ids: BTreeSet<&str> = request.mutations.iter().map(|mutation| mutation.client_id.as_str()).collect();
         let ids: Vec<_> = ids.into_iter().collect();
         let asked = vec![
-            changes::head_statement(sql),
+            changes::head_to_write_statement(sql),
             clients::group_statement(sql, &request.client_group_id),
             clients::clients_statement(sql, &ids),
         ];

@@ -5,7 +5,8 @@
 //! from the beginning of an open range on, until it is closed or its lease is over; then whoever had it has lost it and must reserve
 //! anew. With `row-lock` a range is only a hole: it must be written before anybody reads on.
 //!
-//! All regions of a database share one order. That is what makes a cookie a number, also where several regions write.
+//! All regions of a database share one order: a version is after another one whichever regions took them. Cookies tell of each region
+//! all the same (`regions`).
 
 use super::engine::Engine;
 use super::failure::Failure;
@@ -35,7 +36,7 @@ impl Engine {
     pub fn reserve(&self, imports: Imports<'_>, region: &str, count: u64, holds: bool) -> Result<Reserved, Failure> {
         let sql = self.sql(imports)?;
         let transaction = self.begin(imports)?;
-        let head = changes::head(sql, transaction.as_ref())?;
+        let head = changes::head_to_write(sql, transaction.as_ref())?;
         let epoch = meta::get(sql, transaction.as_ref(), meta::EPOCH)?.and_then(|epoch| epoch.parse::<u64>().ok()).unwrap_or(0) + 1;
         let reserved = Reserved { region: region.to_owned(), first: head.last + 1, last: head.last + count, epoch };
         let mut statements = vec![

@@ -150,7 +150,7 @@ impl Engine {
         let sql = self.sql(imports)?;
         let transaction = self.begin(imports)?;
         let open = OpenMutation::read(sql, transaction.as_ref())?;
-        let head = changes::head(sql, transaction.as_ref())?;
+        let head = changes::head_to_write(sql, transaction.as_ref())?;
         if operations.is_empty() {
             return Ok(Written { version: open.map_or(head.version, |open| open.version), changed: 0 });
         }

@@ -52,6 +52,7 @@ pub fn plan(settings: &Settings) -> Plan {
         direct: None,
         object_cache_bytes: 0,
         auto_replies: Vec::new(),
+        watch: None,
         warnings: settings.warnings.clone(),
     }
 }

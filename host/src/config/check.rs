@@ -28,7 +28,6 @@ impl Config {
         }
         self.server_settings()?;
         let places = self.places()?;
-        self.open_pubsub()?;
         log_filter(&self.log.level)
             .map_err(|message| ConfigError::Value { key: "log.level".into(), message: format!("{:?}: {message}", self.log.level) })?;
         let in_memory =

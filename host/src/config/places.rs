@@ -7,6 +7,9 @@ use super::{ConfigError, backend, split};
 use crate::executor::Executor;
 use crate::executor::postgres::{PostgresAddress, PostgresExecutor, PostgresSettings};
 use crate::executor::sqlite::{SqliteExecutor, SqliteSettings, Synchronous};
+use crate::pubsub::PubSub;
+use crate::pubsub::memory::MemoryPubSub;
+use crate::pubsub::postgres::PostgresPubSub;
 use crate::storage::Objects;
 use crate::storage::files::FileObjects;
 use crate::storage::memory::MemoryObjects;
@@ -30,6 +33,8 @@ pub struct Places {
     pub objects: ObjectsPlace,
     /// Key-value facts.
     pub keyvalue: Place<Option<PathBuf>>,
+    /// Publications.
+    pub pubsub: PubSubPlace,
 }
 
 /// Where objects are.
@@ -137,6 +142,57 @@ impl ExecutorPlace {
     }
 }
 
+/// What carries publications between processes.
+#[derive(Clone)]
+pub enum PubSubPlace {
+    /// Nothing: there is one process.
+    Memory,
+    /// A PostgreSQL server.
+    Postgres {
+        /// As configured.
+        url: String,
+        /// What it says.
+        address: Box<PostgresAddress>,
+    },
+}
+
+impl PubSubPlace {
+    const KEY: &str = "pubsub";
+
+    /// `postgres:` alone is the server of the executor. Processes that publish to each other must share their data.
+    pub(super) fn parse(url: &str, executor: &ExecutorPlace) -> Result<Self, ConfigError> {
+        let of_executor = match executor {
+            ExecutorPlace::Postgres { url, .. } => Some(url),
+            ExecutorPlace::Sqlite(..) => None,
+        };
+        match (split(url), of_executor) {
+            (("memory", ""), _) => Ok(Self::Memory),
+            (("postgres" | "postgresql", _), None) => {
+                Err(backend(Self::KEY, url, &"servers that publish to each other share their data: set executor = \"postgres://…\" too"))
+            }
+            (("postgres" | "postgresql", ""), Some(of_executor)) => Self::of_postgres(of_executor),
+            (("postgres" | "postgresql", _), Some(_)) => Self::of_postgres(url),
+            _ => Err(backend(Self::KEY, url, &"is not one of memory:, postgres:, postgres://USER@HOST/DATABASE")),
+        }
+    }
+
+    fn of_postgres(url: &str) -> Result<Self, ConfigError> {
+        let address = PostgresAddress::parse(url).map_err(|error| backend(Self::KEY, url, &error))?;
+        Ok(Self::Postgres { url: url.to_owned(), address: Box::new(address) })
+    }
+
+    /// Opens it.
+    pub(super) async fn open(self) -> Result<Arc<dyn PubSub>, ConfigError> {
+        match self {
+            Self::Memory => Ok(Arc::new(MemoryPubSub::default())),
+            Self::Postgres { url, address } => {
+                let started = PostgresPubSub::start(PostgresSettings::new(*address)).await;
+                Ok(Arc::new(started.map_err(|error| backend(Self::KEY, &url, &error))?))
+            }
+        }
+    }
+}
+
 /// A path may begin with two slashes, but none is written that way, and every other kind of backend is.
 fn is_folder(folder: &str) -> bool {
     !folder.is_empty() && !folder.starts_with("//")
@@ -193,6 +249,27 @@ mod tests {
         for url in ["mysql://me:secret@db/x", "postgres://me:secret@db/x?sslmode=no", "postgres://me:secret@db:port/x", "sqlite:"] {
             let message = parse(url).err().expect(url).to_string();
             assert!(message.starts_with("executor ") && !message.contains("secret"), "{message}");
+        }
+    }
+
+    #[test]
+    fn publications_go_through_a_server_that_the_data_is_on() {
+        let places = |executor: &str, pubsub: &str| {
+            Config { executor: Some(executor.to_owned()), pubsub: pubsub.to_owned(), ..Config::default() }.places()
+        };
+        let server = "postgres://me:secret@db/notes?schema_prefix=a1";
+        for (pubsub, expected) in [("postgres:", server), ("postgres://me:secret@other/notes", "postgres://me:secret@other/notes")] {
+            let Ok(PubSubPlace::Postgres { url, .. }) = places(server, pubsub).map(|places| places.pubsub) else { panic!("{pubsub}") };
+            assert_eq!(url, expected);
+        }
+        assert!(matches!(places(server, "memory:"), Ok(Places { pubsub: PubSubPlace::Memory, .. })));
+        for (executor, pubsub, words) in [
+            ("sqlite:./a", "postgres:", "share their data"),
+            (server, "redis://me:secret@db/", "is not one of"),
+            (server, "postgres://me:secret@db/x?sslmode=no", "sslmode"),
+        ] {
+            let message = places(executor, pubsub).err().expect(pubsub).to_string();
+            assert!(message.starts_with("pubsub ") && message.contains(words) && !message.contains("secret"), "{message}");
         }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use parking_lot::RwLock;
 
-use super::{Probe, PubSub, PubSubError, Publication, Receiver};
+use super::{PubSub, PubSubError, Publication, Receiver, probed};
 
 /// The embedded default.
 #[derive(Default)]
@@ -33,24 +33,11 @@ impl PubSub for MemoryPubSub {
     }
 
     async fn ready(&self) -> Result<(), PubSubError> {
-        let (probe, back) = Probe::new();
-        let (there, here) = (rand::random(), rand::random());
-        self.attach(there, probe.clone());
-        let _leaves = Leaves { pubsub: self, process: there };
-        self.publish(here, probe.mount(), probe.publication());
-        back.await.map_err(|_| PubSubError::Unavailable("a publication did not come back".into()))
+        probed(self).await
     }
-}
 
-/// Detaches a receiver when it is dropped, also where nobody waits for its end.
-struct Leaves<'a> {
-    pubsub: &'a MemoryPubSub,
-    process: u64,
-}
-
-impl Drop for Leaves<'_> {
-    fn drop(&mut self) {
-        self.pubsub.detach(self.process);
+    fn is_shared(&self) -> bool {
+        false
     }
 }
 
@@ -67,6 +54,8 @@ mod tests {
         fn receive(&self, mount: &str, publication: Publication) {
             self.0.lock().push(format!("{mount}/{}", publication.topic));
         }
+
+        fn missed(&self) {}
     }
 
     #[test]

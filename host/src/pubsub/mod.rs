@@ -14,6 +14,7 @@ use crate::runtime::OWN_NAME;
 pub use crate::runtime::queue::{Class, Close};
 
 pub mod memory;
+pub mod postgres;
 
 /// The place of a publication in a row of them (`wit/deps/host/pubsub.wit`, `order`).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,6 +82,31 @@ impl Receiver for Probe {
             let _ = back.send(());
         }
     }
+
+    // Whoever waits for it gives up in time.
+    fn missed(&self) {}
+}
+
+/// Sends a probe through a backend, and returns when it is back.
+async fn probed(pubsub: &dyn PubSub) -> Result<(), PubSubError> {
+    let (probe, back) = Probe::new();
+    let (there, here) = (rand::random(), rand::random());
+    pubsub.attach(there, probe.clone());
+    let _leaves = Leaves { pubsub, process: there };
+    pubsub.publish(here, probe.mount(), probe.publication());
+    back.await.map_err(|_| PubSubError::Unavailable("a publication did not come back".into()))
+}
+
+/// Detaches a receiver when it is dropped, also where nobody waits for its end.
+struct Leaves<'a> {
+    pubsub: &'a dyn PubSub,
+    process: u64,
+}
+
+impl Drop for Leaves<'_> {
+    fn drop(&mut self) {
+        self.pubsub.detach(self.process);
+    }
 }
 
 /// Why a backend does not work.
@@ -95,9 +121,12 @@ pub enum PubSubError {
 pub trait Receiver: Send + Sync {
     /// A publication of another process. Returns soon.
     fn receive(&self, mount: &str, publication: Publication);
+    /// Publications of other processes may have been lost before now. Returns soon.
+    fn missed(&self);
 }
 
-/// Carries publications between processes. Correctness never rests on it: what is lost is found again by reading.
+/// Carries publications between processes. Correctness never rests on it: what is lost is found again by reading. A
+/// backend that may have lost some says so to all receivers ([`Receiver::missed`]), so that they look.
 #[async_trait]
 pub trait PubSub: Send + Sync + 'static {
     /// A process joins. `process` is its own number, random; publications of others reach `receiver`.
@@ -110,4 +139,11 @@ pub trait PubSub: Send + Sync + 'static {
     /// Whether the backend works right now (asked by `/readyz`): a publication of its own comes back on the way that
     /// others take, see [`Probe`], and no queue has overflowed. The host bounds the wait.
     async fn ready(&self) -> Result<(), PubSubError>;
+    /// Whether other operating-system processes may publish here: then publications may come in another order than that in which
+    /// they were published, and the host looks for what is missing.
+    fn is_shared(&self) -> bool {
+        true
+    }
+    /// The host stops: returns when everything that was published has left. The host bounds the wait.
+    async fn flush(&self) {}
 }

@@ -180,7 +180,7 @@ impl MountCore {
             Effect::Publish(publication) => {
                 let publication = publication.into();
                 self.pubsub.publish(self.process, &self.name, &publication);
-                self.fan_out(publication);
+                self.arrive(publication);
             }
             Effect::Send { connection, frame } => {
                 let connection = self.connections.read().get(&connection).cloned();

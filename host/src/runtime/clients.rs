@@ -108,7 +108,7 @@ impl MountCore {
     /// The socket of a connection is gone. What it sent is still handled; then the component is told.
     pub(crate) fn disconnected(self: &Arc<Self>, connection: Arc<Connection>, code: u16) {
         connection.disconnected();
-        self.topics.lock().remove(connection.id);
+        self.end_subscriptions(connection.id, None);
         self.metrics.disconnected(&self.name, code);
         let mount = self.clone();
         self.runtime.spawn(async move {
@@ -127,7 +127,7 @@ impl MountCore {
 
     /// A connection is no more.
     pub(super) fn forget(&self, connection: u64) {
-        self.topics.lock().remove(connection);
+        self.end_subscriptions(connection, None);
         self.connections.write().remove(&connection);
         self.gate.lock().close_lane(connection);
     }

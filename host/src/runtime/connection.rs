@@ -317,10 +317,12 @@ impl Connection {
 
     /// The effects of a call of this connection are released.
     pub(crate) fn release(self: &Arc<Self>, call: u64, released: Released, after: AfterRelease) {
+        let read = released.seen.clone();
         self.inner.lock().with_inbox(|queue| queue.release(call, released));
         self.wake.notify_one();
         self.progress.notify_waiters();
         if let Some(mount) = self.mount.upgrade() {
+            mount.released(self.id, call, &read);
             for (topic, cursor) in after.cursors {
                 mount.set_cursor(self.id, &topic, cursor);
             }

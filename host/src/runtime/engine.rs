@@ -1,6 +1,7 @@
 //! The wasmtime engine: pooled instances, epoch deadlines, compiled code from the cache.
 
 use std::path::Path;
+use std::sync::mpsc;
 use std::time::Duration;
 
 use wasmtime::component::{Component, HasSelf, Linker};
@@ -17,6 +18,9 @@ const MEMORY_RESERVATION_BYTES: u64 = 4 << 30;
 /// Memories of one component: services, app and logic where they are composed. So many has a call, too, where they are
 /// two instances.
 const MEMORIES_PER_COMPONENT: u32 = 3;
+
+/// Code from the cache is there sooner than this: what takes longer is compiled, and whoever waits is told.
+const COMPILING_TOLD_AFTER: Duration = Duration::from_millis(700);
 
 /// Limits of the engine.
 #[derive(Clone, Debug)]
@@ -77,7 +81,8 @@ impl RuntimeEngine {
 
     /// Compiles a component (or takes it from the cache).
     pub fn compile(&self, bytes: &[u8]) -> Result<Component, RuntimeError> {
-        Component::from_binary(&self.engine, bytes).map_err(RuntimeError::component)
+        let tell = || tracing::info!("compiling the component, once; this takes up to a minute");
+        telling_if_slow(COMPILING_TOLD_AFTER, tell, || Component::from_binary(&self.engine, bytes)).map_err(RuntimeError::component)
     }
 
     /// Makes the logic ready to be instantiated.
@@ -89,6 +94,22 @@ impl RuntimeEngine {
     pub fn prepare_app(&self, component: &Component) -> Result<app::ComponentPre<State>, RuntimeError> {
         self.app_linker.instantiate_pre(component).and_then(app::ComponentPre::new).map_err(RuntimeError::component)
     }
+}
+
+/// Does something, and tells of it meanwhile where it takes longer than that.
+fn telling_if_slow<T>(after: Duration, tell: impl FnOnce() + Send + 'static, work: impl FnOnce() -> T) -> T {
+    let (done, is_done) = mpsc::channel::<()>();
+    let wait = move || {
+        if is_done.recv_timeout(after) == Err(mpsc::RecvTimeoutError::Timeout) {
+            tell();
+        }
+    };
+    if let Err(error) = std::thread::Builder::new().name("patience".into()).spawn(wait) {
+        tracing::debug!(%error, "no thread to tell that something takes long");
+    }
+    let result = work();
+    drop(done);
+    result
 }
 
 /// What services need of the host; `checker` sees to it that an app itself wants none of it.
@@ -157,5 +178,21 @@ fn tick(engine: wasmtime::EngineWeak, interval: Duration) {
     };
     if let Err(error) = std::thread::Builder::new().name("epoch".into()).spawn(run) {
         tracing::error!(%error, "no thread for deadlines: calls are bounded by their waiting only");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_takes_long_is_told_of_while_it_is_done() {
+        let (tell, told) = mpsc::channel();
+        // The work ends when it was told of.
+        let result = telling_if_slow(Duration::from_millis(1), move || tell.send(()).unwrap(), || told.recv());
+        assert_eq!(result, Ok(()));
+        let (tell, told) = mpsc::channel::<()>();
+        assert_eq!(telling_if_slow(Duration::from_secs(3600), move || tell.send(()).unwrap(), || 7), 7);
+        assert!(told.recv().is_err(), "what was quick is not told of");
     }
 }

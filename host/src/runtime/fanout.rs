@@ -14,7 +14,7 @@ use super::instance::{Answer, Invocation};
 use super::mount::MountCore;
 use super::queue::{Arrival, Class, Close, Filled, Frame, Heading, Payload, Slot};
 use super::topics::Mode;
-use crate::pubsub::{Order, Publication, Receiver};
+use crate::pubsub::{Order, Publication};
 
 /// A publication that the component must encode, and who gets what it makes.
 pub(crate) struct DeliverJob {
@@ -271,7 +271,7 @@ impl MountCore {
             }
             Some(GroupOutcome::Leave(last)) => {
                 // What is queued keeps its place: it is for the component to say of each.
-                self.topics.lock().unsubscribe(connection.id, topic);
+                self.end_subscriptions(connection.id, Some(topic));
                 last.as_ref().map_or_else(Filled::default, |(frame, close)| Filled {
                     frames: vec![frame.clone().into()],
                     close: Some(close.clone().into()),
@@ -343,17 +343,6 @@ async fn deliver_topic(mount: Weak<MountCore>, topic: String) {
             }
         };
         mount.deliver(job).await;
-    }
-}
-
-/// Brings publications of other processes to the mounts of this one.
-pub(crate) struct Inbound(pub(crate) Weak<crate::runtime::Runtime>);
-
-impl Receiver for Inbound {
-    fn receive(&self, mount: &str, publication: Publication) {
-        if let Some(mount) = self.0.upgrade().and_then(|runtime| runtime.mount(mount)) {
-            mount.fan_out(publication);
-        }
     }
 }
 

@@ -34,6 +34,7 @@ pub(crate) enum Invocation {
     Task { connection: live::Connection, work: Vec<u8> },
     Closed { connection: live::Connection, code: u16 },
     Deliver { publication: Publication, groups: Vec<socket::Group> },
+    Refill { topic: String, key: String, after: u64 },
     Fire { name: String, payload: Vec<u8>, cursor: Option<Vec<u8>> },
     PostFailed { connection: u64, post: FailedPost },
 }
@@ -52,6 +53,7 @@ impl Invocation {
         "task",
         "closed",
         "deliver",
+        "refill",
         "fire",
         "post-failed",
     ];
@@ -70,6 +72,7 @@ impl Invocation {
             Invocation::Task { .. } => "task",
             Invocation::Closed { .. } => "closed",
             Invocation::Deliver { .. } => "deliver",
+            Invocation::Refill { .. } => "refill",
             Invocation::Fire { .. } => "fire",
             Invocation::PostFailed { .. } => "post-failed",
         }
@@ -77,7 +80,7 @@ impl Invocation {
 
     /// Whether it may wait for released work to be done. What does that work, or tidies up, must not.
     pub(crate) fn adds_work(&self) -> bool {
-        !matches!(self, Invocation::Deliver { .. } | Invocation::Closed { .. } | Invocation::Stop)
+        !matches!(self, Invocation::Deliver { .. } | Invocation::Refill { .. } | Invocation::Closed { .. } | Invocation::Stop)
     }
 
     /// Whether several inputs are handled one after the other.
@@ -138,6 +141,7 @@ pub(crate) enum Answer {
     Outcome(live::Outcome),
     Task(Vec<u8>),
     Deliveries(socket::Deliveries),
+    Publications(Vec<Publication>),
     Cursor(Option<Vec<u8>>),
 }
 
@@ -245,6 +249,7 @@ impl Instance {
             Invocation::Deliver { publication, groups } => {
                 Answer::Deliveries(socket.call_deliver(store, &name, publication, groups).await?)
             }
+            Invocation::Refill { topic, key, after } => Answer::Publications(socket.call_refill(store, &name, topic, key, *after).await?),
             Invocation::Fire { name: job, payload, cursor } => {
                 Answer::Cursor(timer.call_fire(store, &name, job, payload, cursor.as_deref()).await?)
             }

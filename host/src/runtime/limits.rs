@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::bindings::guest::exports::syncline::sync::mounts::Plan;
 use super::bindings::guest::exports::syncline::sync::{http, live, socket};
+use super::bindings::guest::syncline::host::pubsub::Publication;
 use super::bindings::guest::syncline::host::types::{Frame as WitFrame, Header};
 use super::effect::Effect;
 use super::instance::Answer;
@@ -48,6 +49,9 @@ pub const LISTED_MAX: u32 = 10_000;
 pub const IDLE_INSTANCES_BYTES_MAX: usize = 512 << 20;
 /// No length of time in a plan is longer, in milliseconds: a day.
 const PLAN_MS_MAX: u64 = 24 * 60 * 60 * 1000;
+
+/// What is watched is not looked at more often, in milliseconds.
+const WATCH_MS_MIN: u64 = 10;
 
 /// What a call has let out so far.
 #[derive(Debug, Default)]
@@ -96,15 +100,17 @@ impl std::iter::Sum for Weight {
 /// What an effect weighs.
 pub(crate) fn of_effect(effect: &Effect) -> Weight {
     Weight::one(match effect {
-        Effect::Publish(publication) => {
-            publication.topic.len() + publication.message.len() + publication.order.as_ref().map_or(0, |order| order.key.len())
-        }
+        Effect::Publish(publication) => of_publication(publication),
         Effect::Send { frame, .. } => frame.len(),
         Effect::Post(post) => post.bytes(),
         Effect::Deferred(work) => work.bytes(),
         // Made by the host, of what was weighed with the answer.
         Effect::Outcome { .. } | Effect::Permit(_) => 0,
     })
+}
+
+fn of_publication(publication: &Publication) -> usize {
+    publication.topic.len() + publication.message.len() + publication.order.as_ref().map_or(0, |order| order.key.len())
 }
 
 /// What an answer weighs; an error where a part of it is too large by itself.
@@ -125,6 +131,7 @@ pub(crate) fn of_answer(answer: &Answer) -> wasmtime::Result<Weight> {
         }
         Answer::Outcome(outcome) => of_outcome(outcome)?,
         Answer::Deliveries(deliveries) => of_deliveries(deliveries),
+        Answer::Publications(publications) => publications.iter().map(|publication| Weight::one(of_publication(publication))).sum(),
     })
 }
 
@@ -189,6 +196,9 @@ pub(crate) fn within_limits(mut plan: Plan) -> Plan {
     let app = plan.app_limits.as_mut().map(|limits| [&mut limits.task_ms, &mut limits.transaction_ms]);
     for length_ms in [&mut plan.ping_ms, &mut plan.idle_ms, &mut plan.drain_ms].into_iter().chain(app.into_iter().flatten()) {
         *length_ms = length_ms.map(|length_ms| length_ms.min(PLAN_MS_MAX));
+    }
+    if let Some(watch) = &mut plan.watch {
+        watch.interval_ms = watch.interval_ms.clamp(WATCH_MS_MIN, PLAN_MS_MAX);
     }
     plan
 }

@@ -45,13 +45,16 @@ mod pieces;
 pub mod queue;
 mod quota;
 mod ready;
+mod refill;
 mod reload;
 mod requests;
 mod revision;
+pub mod sequences;
 mod standard_error;
 mod state;
 mod streams;
 pub mod topics;
+pub mod watched;
 
 pub use checker::{Checker, MountDescription};
 pub use engine::EngineSettings;
@@ -66,7 +69,7 @@ pub(crate) use clients::Upgraded;
 pub(crate) use connection::Connection;
 pub(crate) use mount::MountCore;
 pub(crate) use pieces::Pieces;
-pub(crate) use requests::{Admitted, AnswerBody, Answered, Asker};
+pub(crate) use requests::{Admitted, AnswerBody, Answered, Asker, Unanswered};
 
 use checker::Checked;
 use documents::Documents;
@@ -77,6 +80,9 @@ use jobs::Jobs;
 use mount::{FIRST_REVISION, MountParts};
 use outbox::Outbox;
 use quota::Quota;
+
+/// How long the last publications may take to leave.
+const PUBLISH_MAX: Duration = Duration::from_secs(2);
 
 /// Stands for the host itself where mounts have their names: no mount may have it.
 pub(crate) const OWN_NAME: &str = "syncline";
@@ -300,7 +306,7 @@ impl Runtime {
             runtime.mounts.write().push(core);
         }
         tokio::spawn(jobs.run(Arc::downgrade(&runtime)));
-        let inbound = Arc::new(fanout::Inbound(Arc::downgrade(&runtime)));
+        let inbound = Arc::new(refill::Inbound(Arc::downgrade(&runtime)));
         runtime.backends.pubsub.attach(runtime.process, inbound);
         Ok(runtime)
     }
@@ -372,6 +378,9 @@ impl Runtime {
             stopping.spawn(async move { mount.stop(drain).await });
         }
         while stopping.join_next().await.is_some() {}
+        if tokio::time::timeout(PUBLISH_MAX, self.backends.pubsub.flush()).await.is_err() {
+            tracing::warn!("last publications could not be sent to other servers");
+        }
         self.backends.pubsub.detach(self.process);
         self.backends.executor.close().await;
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::time::Instant;
 
 use super::backlog::Backlog;
@@ -26,12 +26,13 @@ use super::gate::Gate;
 use super::heavy::HeavyCalls;
 use super::instance::{Answer, InstancePool, Invocation};
 use super::jobs::Jobs;
-use super::limits::{LONG_CALL, SUBSCRIPTION_BYTES_MAX, SUBSCRIPTIONS_MAX, loggable};
+use super::limits::{LONG_CALL, loggable};
 use super::object_cache::ObjectCache;
 use super::outbox::{MountOutbox, Outbox};
 use super::queue::Frame;
+use super::refill::{Inflow, REFILLS_AT_ONCE, keep_watch};
 use super::revision::{CurrentPlan, HostCloses, Revision};
-use super::topics::{Mode, Subscriber, SubscriptionLimits, TooManySubscriptions, Topics};
+use super::topics::{Mode, Subscriber, TooManySubscriptions, Topics};
 use crate::executor::{Database, DatabaseName, Executor, ExecutorError, GroupObserver, TransactionTime};
 use crate::metrics::{Metrics, Traffic};
 use crate::pubsub::PubSub;
@@ -42,8 +43,6 @@ use crate::storage::folders::WithFolders;
 pub(super) const FIRST_REVISION: u64 = 1;
 /// Time for last publications, however short the drain is.
 const STOP_TIME_MIN: Duration = Duration::from_secs(1);
-
-const SUBSCRIPTION_LIMITS: SubscriptionLimits = SubscriptionLimits { topics: SUBSCRIPTIONS_MAX, bytes: SUBSCRIPTION_BYTES_MAX };
 
 /// What a mount is made of.
 pub(crate) struct MountParts {
@@ -92,6 +91,13 @@ pub(crate) struct MountCore {
     pub(super) process: u64,
     pub(super) topics: Mutex<Topics>,
     pub(super) connections: RwLock<HashMap<u64, Arc<Connection>>>,
+    /// What is known of publications before they are brought to subscribers. Locked before the topics.
+    pub(super) inflow: Mutex<Inflow>,
+    pub(super) refills: Semaphore,
+    /// What is watched is to be looked at.
+    pub(super) watch_now: Arc<Notify>,
+    /// Whether other processes may write to its databases.
+    pub(super) shares_databases: bool,
     /// Publications that the component is to encode, by topic; a topic that is here has somebody who works on it.
     pub(super) deliveries: Mutex<HashMap<String, VecDeque<DeliverJob>>>,
     executor: Arc<dyn Executor>,
@@ -141,6 +147,10 @@ impl MountCore {
             process: parts.process,
             topics: Mutex::default(),
             connections: RwLock::default(),
+            inflow: Mutex::default(),
+            refills: Semaphore::new(REFILLS_AT_ONCE),
+            watch_now: Arc::default(),
+            shares_databases: parts.executor.is_shared(),
             deliveries: Mutex::default(),
             executor: parts.executor,
             databases: tokio::sync::Mutex::default(),
@@ -160,6 +170,9 @@ impl MountCore {
         mount.runtime.spawn(keep_budget(Arc::downgrade(&mount), mount.budget.clone()));
         mount.runtime.spawn(carry_out_all(Arc::downgrade(&mount), deferred_work));
         mount.runtime.spawn(keep_fresh(Arc::downgrade(&mount), mount.documents.clone()));
+        if mount.is_one_of_several() {
+            mount.runtime.spawn(keep_watch(Arc::downgrade(&mount)));
+        }
         mount
     }
 
@@ -261,14 +274,14 @@ impl MountCore {
         let live = self.connections.read().get(&connection).cloned();
         // A connection that has gone meanwhile must not come back as a subscriber for ever.
         if let Some(live) = live {
-            self.topics.lock().subscribe_within(connection, &topic, Subscriber { mode, group, cursor, presence }, SUBSCRIPTION_LIMITS)?;
+            self.begin_subscription(connection, live.running_call(), &topic, Subscriber { mode, group, cursor, presence })?;
             live.subscribed(&topic);
         }
         Ok(())
     }
 
     pub(crate) fn unsubscribe(&self, connection: u64, topic: &str) {
-        self.topics.lock().unsubscribe(connection, topic);
+        self.end_subscriptions(connection, Some(topic));
         let live = self.connections.read().get(&connection).cloned();
         if let Some(live) = live {
             live.unsubscribed(topic);

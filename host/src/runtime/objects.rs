@@ -14,7 +14,7 @@ use super::pieces::{Maker, pieces};
 use super::requests::AnswerBody;
 use crate::executor::sqlite::folder::hex;
 use crate::storage::memory::clamp_range;
-use crate::storage::{ObjectInfo, ObjectReader, ObjectWriter, PIECE_BYTES, StorageError};
+use crate::storage::{CheckedReader, ObjectInfo, ObjectReader as _, ObjectWriter, PIECE_BYTES, StorageError};
 
 /// A body that becomes an object. Dropped before [`Upload::finish`] nothing is left of it.
 pub(crate) struct Upload {
@@ -66,6 +66,12 @@ impl MountCore {
         cache.get(key)
     }
 
+    /// An object could not be read as it was written; what there is to do is for whoever runs the server.
+    pub(super) fn object_failed(&self, key: &str, error: &StorageError) {
+        self.metrics.object_failed(&self.name);
+        tracing::error!(mount = self.name, key, %error, "an object could not be sent whole");
+    }
+
     fn not_taken(&self, key: &str, error: &StorageError) -> BodyFailure {
         tracing::error!(mount = self.name, key, %error, "the storage did not take an object");
         BodyFailure::Unavailable
@@ -90,19 +96,21 @@ impl MountCore {
             return Ok(AnswerBody::Whole(content.slice(start as usize..(start + length) as usize)));
         }
         let changes = self.object_cache.lock().changes();
-        let mut open = self.storage.objects.open(&self.name, key, range).await?;
+        let open = self.storage.objects.open(&self.name, key, range).await?;
         let cache_bytes_max = self.plan().object_cache_bytes;
         let is_kept = open.length == open.info.size && is_kept(cache_bytes_max, open.length);
-        if is_kept || open.length <= PIECE_BYTES as u64 {
-            let content = whole(&mut *open.reader).await?;
+        let (length, info) = (open.length, open.info.clone());
+        let mut reader = CheckedReader::new(open);
+        if is_kept || length <= PIECE_BYTES as u64 {
+            let content = whole(&mut reader).await?;
             if is_kept {
-                self.object_cache.lock().keep(cache_bytes_max, changes, key, open.info, content.clone());
+                self.object_cache.lock().keep(cache_bytes_max, changes, key, info, content.clone());
             }
             return Ok(AnswerBody::Whole(self.budget.hold(content)));
         }
         let (maker, pieces) = pieces(cut.clone());
-        self.runtime.spawn(send(self.clone(), key.to_owned(), maker, open.reader));
-        Ok(AnswerBody::Pieces { pieces, length: Some(open.length) })
+        self.runtime.spawn(send(self.clone(), key.to_owned(), maker, reader));
+        Ok(AnswerBody::Pieces { pieces, length: Some(length) })
     }
 }
 
@@ -138,7 +146,7 @@ impl Upload {
 }
 
 /// All that is left to be read.
-async fn whole(reader: &mut dyn ObjectReader) -> Result<Bytes, StorageError> {
+async fn whole(reader: &mut CheckedReader) -> Result<Bytes, StorageError> {
     let mut content = reader.next().await?.unwrap_or_default();
     while let Some(piece) = reader.next().await? {
         content = [content, piece].concat().into();
@@ -147,7 +155,7 @@ async fn whole(reader: &mut dyn ObjectReader) -> Result<Bytes, StorageError> {
 }
 
 /// Sends an object as the client takes it. What is on its way counts as what waits; while too much does, nothing more is read.
-async fn send(mount: Arc<MountCore>, key: String, maker: Maker, mut reader: Box<dyn ObjectReader>) {
+async fn send(mount: Arc<MountCore>, key: String, maker: Maker, mut reader: CheckedReader) {
     loop {
         let Some(room) = maker.room().await else { return };
         tokio::select! {
@@ -158,7 +166,8 @@ async fn send(mount: Arc<MountCore>, key: String, maker: Maker, mut reader: Box<
         match reader.next().await {
             Ok(Some(piece)) => room.fill(vec![mount.budget.hold(piece)]),
             Ok(None) => break,
-            Err(error) => return tracing::error!(mount = mount.name, key, %error, "an object was broken off"),
+            // What was sent is cut off: the client must not take it for whole.
+            Err(error) => return mount.object_failed(&key, &error),
         }
     }
     maker.end(None).await;

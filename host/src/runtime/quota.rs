@@ -127,7 +127,8 @@ impl MountCore {
 
     /// Removes an object.
     pub(crate) async fn delete_object(&self, key: &str) -> Result<(), StorageError> {
-        let before = if self.quota().is_some() { self.object_bytes(key).await?.unwrap_or(0) } else { 0 };
+        // One whose size cannot be told, since it is damaged, goes like any other.
+        let before = if self.quota().is_some() { self.object_bytes(key).await.ok().flatten().unwrap_or(0) } else { 0 };
         self.storage.objects.delete(&self.name, key).await?;
         self.object_changed(key, before, 0);
         Ok(())

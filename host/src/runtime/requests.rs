@@ -217,7 +217,7 @@ impl OpenRequest {
                             return Ok(Answered { status: 404, headers: Vec::new(), body: AnswerBody::Whole(Bytes::new()) });
                         }
                         Err(error) => {
-                            tracing::error!(mount = mount.name, key, %error, "an object could not be sent");
+                            mount.object_failed(&key, &error);
                             return Err(CallFailed::NotDurable.into());
                         }
                     }

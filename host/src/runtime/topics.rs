@@ -37,7 +37,7 @@ pub struct Topics {
 }
 
 /// What one connection listens to.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 struct Subscriptions {
     topics: HashSet<String>,
     /// What they hold in memory.
@@ -109,9 +109,14 @@ impl Topics {
 
     /// Ends all subscriptions of a connection.
     pub fn remove(&mut self, connection: u64) {
-        for topic in self.by_connection.get(&connection).cloned().unwrap_or_default().topics {
+        for topic in self.of(connection) {
             self.unsubscribe(connection, &topic);
         }
+    }
+
+    /// The topics of a connection.
+    pub fn of(&self, connection: u64) -> Vec<String> {
+        self.by_connection.get(&connection).map_or_else(Vec::new, |all| all.topics.iter().cloned().collect())
     }
 
     /// The subscribers of a topic.

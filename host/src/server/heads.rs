@@ -3,16 +3,14 @@
 use hyper::header::{HOST, HeaderMap, HeaderValue, TRANSFER_ENCODING};
 use hyper::{Request, StatusCode, Version};
 
-use super::requests::{Answer, closing};
-
 /// Header fields of a request: names, values and what is between them.
 const FIELDS_BYTES_MAX: u64 = 64 << 10;
 /// The whole head, which is refused while it is read: as much again for the URL, which may have 65,534 bytes.
 pub(crate) const HEAD_BYTES_MAX: usize = 128 << 10;
 
-/// The answer to a head that is not served; the connection ends with it.
-pub(crate) fn refused<B>(request: &Request<B>) -> Option<Answer> {
-    refusal(request.version(), request.headers()).map(closing)
+/// The status of a head that is not served; the connection ends with the answer.
+pub(crate) fn refused<B>(request: &Request<B>) -> Option<StatusCode> {
+    refusal(request.version(), request.headers())
 }
 
 fn refusal(version: Version, headers: &HeaderMap) -> Option<StatusCode> {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{CONNECTION, CONTENT_LENGTH, HeaderName, HeaderValue, RETRY_AFTER};
 use hyper::{Request, Response, StatusCode};
@@ -15,7 +16,7 @@ use super::{Shared, heads, operations, websocket};
 use crate::runtime::http::{Admission, BodyPlan, Work};
 use crate::runtime::limits::loggable;
 use crate::runtime::wit_types::{Header, RequestHead};
-use crate::runtime::{Admitted, AnswerBody, Answered, MountCore};
+use crate::runtime::{Admitted, AnswerBody, Answered, MountCore, Unanswered};
 
 /// Headers that a component may give an answer.
 pub(crate) const HEADERS_MAX: usize = 1000;
@@ -25,10 +26,11 @@ pub(crate) type Answer = Response<Body>;
 
 /// Answers a request.
 pub(crate) async fn answer(request: Request<Incoming>, mut visitor: Visitor, shared: Arc<Shared>) -> Answer {
-    if let Some(refused) = heads::refused(&request) {
-        return refused;
-    }
     let path = request.uri().path().to_owned();
+    if let Some(code) = heads::refused(&request) {
+        let routes = shared.routes();
+        return closing(refusal(routes.find(&path).map(|found| found.mount.as_ref()), code));
+    }
     // A WebSocket is never meant for the process itself: at the root of a listener any path may be a mount's.
     let upgrade = websocket::is_upgrade(&request);
     let for_process = shared.main && !upgrade && operations::is_for_process(&path);
@@ -36,7 +38,8 @@ pub(crate) async fn answer(request: Request<Incoming>, mut visitor: Visitor, sha
         && let Some(retry_after) = visitor.locked_out()
     {
         shared.runtime.metrics().turned_away("failed_logins");
-        return too_many(retry_after);
+        let routes = shared.routes();
+        return too_many(routes.find(&path).map(|found| found.mount.as_ref()), retry_after);
     }
     if for_process {
         let answer = operations::answer(&path, request.method(), request.headers(), &shared).await;
@@ -63,16 +66,15 @@ fn count_login(answer: &Answer, visitor: &Visitor) {
     }
 }
 
-/// An answer without a body, after which the connection ends.
-pub(crate) fn closing(code: StatusCode) -> Answer {
-    let mut answer = status(code);
+/// An answer after which the connection ends.
+pub(crate) fn closing(mut answer: Answer) -> Answer {
     answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     answer
 }
 
-/// The answer to a client that must wait.
-pub(crate) fn too_many(retry_after: Duration) -> Answer {
-    let mut answer = status(StatusCode::TOO_MANY_REQUESTS);
+/// The answer to a client that must wait, of a mount where it asked for one.
+pub(crate) fn too_many(mount: Option<&MountCore>, retry_after: Duration) -> Answer {
+    let mut answer = refusal(mount, StatusCode::TOO_MANY_REQUESTS);
     let seconds = retry_after.as_secs() + u64::from(retry_after.subsec_nanos() > 0);
     answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds.max(1)));
     answer
@@ -83,6 +85,18 @@ pub(crate) fn status(status: StatusCode) -> Answer {
     let mut response = Response::new(Body::default());
     *response.status_mut() = status;
     response
+}
+
+/// A refusal of the host's own to a request of a mount. Where the mount's errors are JSON, it has its headers and names the status.
+fn refusal(mount: Option<&MountCore>, code: StatusCode) -> Answer {
+    let plan = mount.map(MountCore::plan);
+    let fallback = plan.as_ref().and_then(|plan| plan.fallbacks.as_ref()).map(|fallbacks| &fallbacks.failed);
+    let is_json = |header: &Header| header.name.eq_ignore_ascii_case("content-type") && header.value == b"application/json";
+    let (Some(fallback), Some(reason)) = (fallback.filter(|fallback| fallback.headers.iter().any(is_json)), code.canonical_reason()) else {
+        return status(code);
+    };
+    let body = serde_json::json!({"error": reason.to_lowercase().replace(' ', "-")}).to_string();
+    with_headers(code, &fallback.headers, Bytes::from(body).into())
 }
 
 /// The head of a request as the component gets it.
@@ -113,7 +127,7 @@ async fn of_mount(request: Request<Incoming>, visitor: &mut Visitor, mount: &Arc
     };
     // What waits already must be gone before more is read.
     if mount.budget.is_tight() && !body.is_end_stream() {
-        let mut answer = closing(StatusCode::SERVICE_UNAVAILABLE);
+        let mut answer = closing(from_mount(mount.fallback(Unanswered::Busy), visitor));
         answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("5"));
         return answer;
     }
@@ -125,8 +139,8 @@ async fn of_mount(request: Request<Incoming>, visitor: &mut Visitor, mount: &Arc
     };
     let body = match read {
         Ok(body) => body,
-        Err(Unread::TooSlow) => return closing(StatusCode::REQUEST_TIMEOUT),
-        Err(Unread::Broken) => return closing(StatusCode::BAD_REQUEST),
+        Err(Unread::TooSlow) => return closing(refusal(Some(mount.as_ref()), StatusCode::REQUEST_TIMEOUT)),
+        Err(Unread::Broken) => return closing(refusal(Some(mount.as_ref()), StatusCode::BAD_REQUEST)),
     };
     let answered = open.handle(head, admitted, body, &mut visitor.asker).await;
     drop(held);
@@ -142,7 +156,7 @@ pub(crate) fn from_mount(answered: Answered, visitor: &Visitor) -> Answer {
         AnswerBody::Unsent(length) => Body::Unsent(length),
         AnswerBody::Pieces { pieces, length } => match visitor.permit() {
             Ok(place) => Body::Pieces { pieces, length, _place: place },
-            Err(retry_after) => return too_many(retry_after),
+            Err(retry_after) => return too_many(None, retry_after),
         },
     };
     let code = StatusCode::from_u16(answered.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);

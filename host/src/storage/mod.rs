@@ -10,12 +10,15 @@ use bytes::Bytes;
 
 use crate::backup::Pinned;
 
+mod checked;
 pub mod files;
 pub(crate) mod folders;
 mod freezer;
 pub mod memory;
 pub mod s3;
 pub mod sqlite;
+
+pub(crate) use checked::CheckedReader;
 
 /// Objects listed at once where all are looked at.
 const LIST_COUNT: u32 = 1_000;
@@ -123,7 +126,8 @@ pub trait Objects: Send + Sync + 'static {
     async fn read(&self, mount: &str, key: &str, range: Option<(u64, u64)>) -> Result<Bytes, StorageError>;
     /// Writes an object, replacing one under the same key; durable when this returns.
     async fn write(&self, mount: &str, key: &str, content_type: &str, content: Bytes) -> Result<ObjectInfo, StorageError>;
-    /// Opens an object, or `length` bytes of it from `start` (less at its end), to be read piece by piece.
+    /// Opens an object, or `length` bytes of it from `start` (less at its end), to be read piece by piece. Whoever reads all of it
+    /// compares it with its hash.
     async fn open(&self, mount: &str, key: &str, range: Option<(u64, u64)>) -> Result<OpenObject, StorageError>;
     /// Begins an object that comes piece by piece, and is not there before it is finished.
     async fn create(&self, mount: &str, key: &str, content_type: &str) -> Result<Box<dyn ObjectWriter>, StorageError>;

@@ -4,7 +4,7 @@ use anyhow::{Context as _, ensure};
 use async_trait::async_trait;
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
 use serde_json::{Value as Json, json};
-use sha2::{Digest as _, Sha256};
+use syncline_tests::sha256;
 
 use super::settings::{files_peer, launch, peer};
 use super::targets;
@@ -168,7 +168,7 @@ fn content(number: u64) -> Vec<u8> {
 }
 
 fn path_of(content: &[u8]) -> String {
-    let hash: String = Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect();
+    let hash = sha256(content);
     format!("/sync/blob/{hash}")
 }
 

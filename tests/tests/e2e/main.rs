@@ -3,7 +3,8 @@
 //! `bad_input` holds what must be refused or ignored, `protocol` what must work, `server` what is around the protocols,
 //! `plasma` that protocol, `tls` what is encrypted on the way, `hostile` clients that mean harm, `apps` what users write
 //! themselves, `cli` the command, `files` folders that are served,
-//! `operations` what whoever runs the server does, `executors` and `postgres` databases, `component` what the component may ask its host for.
+//! `operations` what whoever runs the server does, `sequencer` who may give out which version, `executors` and `postgres` databases,
+//! `several` servers that share one, `component` what the component may ask its host for.
 
 mod apps;
 mod bad_input;
@@ -22,6 +23,8 @@ mod protocol;
 mod raw;
 mod reload;
 mod s3;
+mod sequencer;
 mod server;
+mod several;
 mod support;
 mod tls;

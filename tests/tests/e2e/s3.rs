@@ -5,23 +5,18 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::Method;
 use serde_json::json;
-use sha2::{Digest as _, Sha256};
 use syncline::storage::s3::{S3Address, S3Objects};
 use syncline::storage::{Objects, StorageError};
-use syncline_tests::eventually;
 use syncline_tests::http::request;
 use syncline_tests::plasma::{alice, bob, fixture_with, mutation, plasma_mount};
 use syncline_tests::process::{command, data_folder};
 use syncline_tests::s3::{ACCESS_KEY, S3Store};
 use syncline_tests::server::{Setup, TestServer};
+use syncline_tests::{eventually, sha256};
 
 async fn open(store: &S3Store, parameters: &str) -> Arc<S3Objects> {
     let address = S3Address::parse(&format!("{}{parameters}", store.url("place"))).expect("it is an address");
     Arc::new(S3Objects::open(address.with_keys(ACCESS_KEY, "secret")).await.expect("the store answers"))
-}
-
-fn sha256(content: &[u8]) -> String {
-    Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 async fn keys(objects: &S3Objects, mount: &str, prefix: &str, after: Option<&str>, limit: u32) -> Vec<String> {

@@ -13,10 +13,12 @@ pub use gc::{GcOptions, GcResult, SWEEP_GRACE_MS};
 pub use reading::{BlobReads, ReadRefused};
 pub use reconcile::{ReconcileCursor, ReconcileOptions, ReconcileRefused, ReconcileResult};
 
+use serde_json::json;
+
 use super::engine::{DATABASE, Engine};
 use super::failure::Failure;
 use super::store::{self, meta, number};
-use crate::imports::{ConnectionId, Imports, Query, StorageError, Value};
+use crate::imports::{ConnectionId, Imports, Level, Query, StorageError, Value};
 use crate::sql::Sql;
 
 /// The content type of bytes of which nothing else is known.
@@ -37,10 +39,29 @@ pub struct Blob {
     pub object: String,
 }
 
+/// What there is under a hash.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Found {
+    /// A blob, as far as can be told without reading it.
+    Whole(Blob),
+    /// A blob whose object cannot be read, or is not what it was: it waits to be uploaded again.
+    Damaged,
+    /// Nothing.
+    Missing,
+}
+
+/// The object of a blob, as far as can be told without reading it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ObjectState {
+    Whole,
+    Damaged,
+    Missing,
+}
+
 /// What became of an upload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kept {
-    /// It is the blob now.
+    /// It is the blob now, in place of a damaged one if there was any.
     New,
     /// The blob was there already.
     Present,
@@ -56,6 +77,20 @@ fn row_of(sql: &Sql, view: &dyn Query, hash: &str) -> Result<Option<Blob>, Failu
         Ok(Blob { hash: hash.to_owned(), size: store::unsigned(&size)?, content_type, object })
     };
     found.into_iter().next().map(blob).transpose()
+}
+
+/// How the object of a blob is.
+fn object_state(imports: Imports<'_>, blob: &Blob) -> Result<ObjectState, Failure> {
+    match imports.storage.head_object(&blob.object) {
+        Ok(info) if info.size == blob.size && info.sha256.as_ref().is_none_or(|sha256| *sha256 == blob.hash) => Ok(ObjectState::Whole),
+        Ok(_) => Ok(ObjectState::Damaged),
+        Err(StorageError::NotFound) => Ok(ObjectState::Missing),
+        // One object that cannot be read is damaged; a store that says nothing of any is away.
+        Err(error) => match imports.storage.head_object(&format!("{}/none", blob.object)) {
+            Ok(_) | Err(StorageError::NotFound) => Ok(ObjectState::Damaged),
+            Err(_) => Err(error.into()),
+        },
+    }
 }
 
 /// Whether an object is there.
@@ -78,16 +113,26 @@ impl Engine {
         format!("{}{hash}", self.options.blob_prefix)
     }
 
-    /// The blob of a hash, if its object is there. One that a client put straight into the store is verified first.
+    /// The blob of a hash, if its object is there. One that a client put straight into the store is verified first. A damaged one is a
+    /// failure: nobody is told that there is none.
     pub fn blob(&self, imports: Imports<'_>, hash: &str) -> Result<Option<Blob>, Failure> {
+        match self.find_blob(imports, hash)? {
+            Found::Whole(blob) => Ok(Some(blob)),
+            Found::Missing => Ok(None),
+            Found::Damaged => Err(Failure::Unavailable(format!("the object of blob {hash} is damaged: upload the blob again"))),
+        }
+    }
+
+    /// The same, telling what is damaged from what is missing.
+    pub fn find_blob(&self, imports: Imports<'_>, hash: &str) -> Result<Found, Failure> {
         let sql = self.sql(imports)?;
         let row = row_of(sql, imports.executor.snapshot(DATABASE)?.as_ref(), hash)?;
-        if let Some(blob) = row
-            && has_object(imports, &blob.object)?
-        {
-            return Ok(Some(blob));
+        let state = row.as_ref().map_or(Ok(ObjectState::Missing), |blob| object_state(imports, blob))?;
+        if let (ObjectState::Whole, Some(blob)) = (state, row) {
+            return Ok(Found::Whole(blob));
         }
-        self.adopt(imports, hash)
+        let lost = if state == ObjectState::Damaged { Found::Damaged } else { Found::Missing };
+        Ok(self.adopt(imports, hash)?.map_or(lost, Found::Whole))
     }
 
     /// Whether rows may refer to a blob that must be there.
@@ -96,14 +141,18 @@ impl Engine {
         Ok(row_of(sql, view, hash)?.is_some() || has_object(imports, &self.direct_key(hash))?)
     }
 
-    /// Makes an object, which is durable already, the blob of its hash, unless there is one: then the object goes.
+    /// Makes an object, which is durable already, the blob of its hash, unless there is one: then the object goes. One that is there is
+    /// read and compared with the hash, so that whoever has the bytes can mend a damaged blob.
     pub fn keep_blob(&self, imports: Imports<'_>, blob: &Blob) -> Result<Kept, Failure> {
         let sql = self.sql(imports)?;
-        let transaction = self.begin(imports)?;
-        let before = row_of(sql, transaction.as_ref(), &blob.hash)?;
+        let damaged = row_of(sql, imports.executor.snapshot(DATABASE)?.as_ref(), &blob.hash)?;
         // A call that is made again finds its own row.
+        let damaged = damaged.filter(|before| before.object != blob.object && !verify::is_whole(imports, before));
+        let transaction = self.begin(imports)?;
+        let before = row_of(sql, transaction.as_ref(), &blob.hash)?.map(|before| before.object).filter(|before| *before != blob.object);
+        let is_damaged = before.is_some() && before == damaged.map(|damaged| damaged.object);
         let present = match &before {
-            Some(before) => before.object != blob.object && has_object(imports, &before.object)?,
+            Some(before) => !is_damaged && has_object(imports, before)?,
             None => false,
         };
         let statement = if present {
@@ -124,6 +173,11 @@ impl Engine {
         if present {
             imports.storage.delete_object(&blob.object)?;
             return Ok(Kept::Present);
+        }
+        if let Some(damaged) = before.filter(|_| is_damaged) {
+            let fields = json!({"hash": blob.hash, "object": damaged}).to_string();
+            imports.effects.log(Level::Warn, "plasma: a damaged blob was mended by an upload of its bytes", &fields);
+            imports.storage.delete_object(&damaged)?;
         }
         Ok(Kept::New)
     }

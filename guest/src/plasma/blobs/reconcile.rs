@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
 
-use super::{Engine, Failure};
+use super::{Engine, Failure, ObjectState};
 use crate::imports::{Imports, Query, Transaction, Value};
 use crate::plasma::engine::DATABASE;
 use crate::plasma::language::{Bindings, Sources, SqlBuilder};
@@ -50,8 +50,11 @@ pub struct ReconcileResult {
     pub added: u64,
     /// References that went.
     pub removed: u64,
-    /// Hashes that rows refer to and that are not there; the first so many.
+    /// Hashes that rows refer to and that must be uploaded (again); the first so many.
     pub missing_blobs: Vec<String>,
+    /// Those of them whose objects are there, but damaged; left out where there are none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub damaged_blobs: Vec<String>,
     /// Whether nothing was changed.
     pub dry_run: bool,
 }
@@ -261,30 +264,44 @@ impl Run<'_> {
                 let Some(last) = hashes.last() else { break };
                 after.clone_from(last);
                 for hash in hashes {
-                    if result.missing_blobs.len() < MISSING_MAX && !self.is_there(&hash)? {
-                        result.missing_blobs.push(hash);
+                    if result.missing_blobs.len() == MISSING_MAX {
+                        break;
                     }
+                    match self.object_state(&hash)? {
+                        ObjectState::Whole => continue,
+                        ObjectState::Damaged => result.damaged_blobs.push(hash.clone()),
+                        ObjectState::Missing => {}
+                    }
+                    result.missing_blobs.push(hash);
                 }
             }
         }
-        result.missing_blobs.sort();
-        result.missing_blobs.dedup();
+        for hashes in [&mut result.missing_blobs, &mut result.damaged_blobs] {
+            hashes.sort();
+            hashes.dedup();
+        }
         Ok(())
     }
 
     /// Whether a blob is there. What a client put straight into the store is verified here, however long it takes.
-    fn is_there(&self, hash: &str) -> Result<bool, Failure> {
+    fn object_state(&self, hash: &str) -> Result<ObjectState, Failure> {
         let view = self.imports.executor.snapshot(DATABASE)?;
         let row = super::row_of(self.sql, view.as_ref(), hash)?;
         drop(view);
-        if let Some(blob) = row
-            && super::has_object(self.imports, &blob.object)?
-        {
-            return Ok(true);
+        let state = row.map_or(Ok(ObjectState::Missing), |blob| super::object_state(self.imports, &blob))?;
+        if state == ObjectState::Whole {
+            return Ok(state);
         }
-        if self.options.dry_run {
-            return super::has_object(self.imports, &self.engine.direct_key(hash));
+        let is_adopted = match self.options.dry_run {
+            true => super::has_object(self.imports, &self.engine.direct_key(hash)),
+            false => self.engine.adopt_within(self.imports, hash, None).map(|adopted| adopted.is_some()),
+        };
+        match is_adopted {
+            Ok(true) => Ok(ObjectState::Whole),
+            Ok(false) => Ok(state),
+            // It is the damaged one.
+            Err(Failure::Unavailable(_)) if state == ObjectState::Damaged => Ok(state),
+            Err(failure) => Err(failure),
         }
-        Ok(self.engine.adopt_within(self.imports, hash, None)?.is_some())
     }
 }

@@ -230,6 +230,9 @@ fn the_server_signs_urls_of_its_own() {
         assert_eq!(refused(put(&url.replace(&hash, &"a".repeat(64)), b"hello", "text/plain")), bad);
         assert_eq!(refused(server.ask(&Ask::get(&url))), bad, "a URL to put is none to get");
         assert_eq!(refused(put(&format!("{}?sig=AA&op=put&exp=9999999", path(&hash)), b"hello", "text/plain")), bad);
+        for other in ["exp=01900000", "exp=%2B1900000", "exp=1900000.0", "exp=%201900000", "exp="] {
+            assert_eq!(refused(put(&url.replace("exp=1900000", other), b"hello", "text/plain")), bad, "{other}");
+        }
         assert_eq!(put(&url, b"hello", "text/plain").status, 201);
         assert_eq!(signed("upload-url", &json!({"size": 5})).json()["alreadyUploaded"], true);
         assert_eq!(signed("download-url", &json!({})).json()["reason"], "blob-not-readable");
@@ -402,6 +405,80 @@ fn references_are_rebuilt_from_the_rows() {
     assert_eq!(reconcile(&json!({}))["missingBlobs"], json!(both));
     assert_eq!(server.ask(&put(b"cover", "")).status, 201);
     assert_eq!(server.ask(&read(&hash, "tok-alice")).body, b"cover");
+}
+
+/// The key of the object of a blob.
+fn object_of(server: &Server, hash: &str) -> String {
+    let objects = server.host.storage.objects.borrow();
+    objects.keys().find(|key| key.contains(hash)).unwrap_or_else(|| panic!("{objects:?}")).clone()
+}
+
+#[test]
+fn an_upload_of_the_right_bytes_mends_a_damaged_blob() {
+    let server = Server::new();
+    let hash = upload(&server, b"cover");
+    save(&server, &[("d", "alice", &hash)]);
+    let storage = &server.host.storage;
+    let unreadable = |key: String| assert!(storage.damaged.borrow_mut().insert(key));
+    // The store knows the hash of what it was given; of these bytes it knows nothing, and their number is right.
+    let flipped = |key: String| {
+        storage.direct.borrow_mut().insert(key.clone());
+        storage.objects.borrow_mut().insert(key, b"c0ver".to_vec());
+    };
+    let cut = |key: String| drop(storage.objects.borrow_mut().insert(key, b"cov".to_vec()));
+    let lost = |key: String| drop(storage.objects.borrow_mut().remove(&key));
+    let damages: [(&str, &dyn Fn(String)); 4] = [("unreadable", &unreadable), ("flipped", &flipped), ("cut", &cut), ("lost", &lost)];
+    for (name, damage) in damages {
+        damage(object_of(&server, &hash));
+        let mended = server.ask(&put(b"cover", "image/png"));
+        assert_eq!((mended.status, mended.json()["ok"].clone()), (201, json!(true)), "{name}");
+        assert_eq!(server.ask(&read(&hash, "tok-alice")).body, b"cover", "{name}");
+        assert_eq!(storage.objects.borrow().len(), 1, "{name}: the damaged object is gone");
+        assert_eq!(server.ask(&put(b"cover", "")).status, 200, "{name}: it is whole again");
+    }
+    let log = server.host.effects.lines.borrow();
+    assert_eq!(log.iter().filter(|(_, line)| line.contains("mended") && line.contains(&hash)).count(), 4);
+}
+
+#[test]
+fn damaged_blobs_are_named_beside_those_that_are_missing() {
+    let server = Server::new();
+    let (damaged, whole) = (upload(&server, b"damaged"), upload(&server, b"whole"));
+    let missing = sha256(b"missing");
+    save(&server, &[("a", "alice", &damaged), ("b", "alice", &whole), ("c", "alice", &missing)]);
+    let storage = &server.host.storage;
+    storage.damaged.borrow_mut().insert(object_of(&server, &damaged));
+    let mut both = [damaged.clone(), missing];
+    both.sort();
+    for dry_run in [true, false] {
+        let reply = server.post("/admin/reconcile", ADMIN, &json!({"dryRun": dry_run}));
+        assert_eq!(reply.status, 200, "{reply:?}");
+        let result = reply.json();
+        assert_eq!((&result["missingBlobs"], &result["damagedBlobs"]), (&json!(both), &json!([damaged])));
+    }
+    assert_eq!(server.ask(&read(&damaged, "tok-alice")).status, 503, "it is not told to be none");
+    let offer = Ask::post(&format!("{}/upload-url", path(&damaged)), &json!({"size": 7})).token("tok-alice");
+    assert_eq!(server.ask(&offer).json()["alreadyUploaded"], false);
+    // A store that answers nobody says nothing about any blob.
+    storage.is_away.set(true);
+    assert_eq!(server.post("/admin/reconcile", ADMIN, &json!({})).status, 503);
+    storage.is_away.set(false);
+    assert_eq!(server.ask(&put(b"damaged", "")).status, 201);
+    let result = server.post("/admin/reconcile", ADMIN, &json!({})).json();
+    assert_eq!((&result["missingBlobs"], &result["damagedBlobs"]), (&json!([sha256(b"missing")]), &Json::Null));
+}
+
+#[test]
+fn a_blob_in_a_coding_is_refused_unread() {
+    let server = Server::new();
+    for coding in ["gzip", "br", "identity, gzip", "x"] {
+        let reply = server.ask(&put(b"hello", "text/plain").header("content-encoding", coding));
+        assert_eq!((reply.status, &reply.json()["error"]), (415, &json!("unsupported-content-encoding")), "{coding}");
+        assert_eq!(reply.header("accept-encoding"), "identity");
+        assert!(!server.body_was_read.get());
+    }
+    assert!(error_kinds(&server).iter().all(|kind| kind == "blob-invalid-request"));
+    assert_eq!(server.ask(&put(b"hello", "text/plain").header("content-encoding", "Identity")).status, 201);
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Section 18, metrics and jobs: what whoever runs the server sees and does.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value as Json, json};
 
 use super::support::*;
@@ -137,6 +139,63 @@ fn metrics_add_up() {
     assert_eq!((total("plasma_connections{kind=\"sse\"}"), total("plasma_connections{kind=\"ws\"}")), (1.0, 0.0));
     assert_eq!(total("plasma_request_seconds_count{kind=\"push\"}"), total("plasma_request_seconds_bucket{kind=\"push\",le=\"+Inf\"}"));
     assert!(!text.contains("slots"));
+}
+
+/// A sample of Prometheus' text: its name, its labels, its value.
+fn sample(line: &str) -> (&str, BTreeMap<String, String>, f64) {
+    let (series, value) = line.rsplit_once(' ').unwrap_or_else(|| panic!("{line}"));
+    let (name, labels) = series.split_once('{').map_or((series, ""), |(name, labels)| (name, labels.strip_suffix('}').unwrap()));
+    let label = |label: &str| {
+        let (name, value) = label.split_once("=\"").unwrap_or_else(|| panic!("{line}"));
+        (name.to_owned(), value.strip_suffix('"').unwrap().to_owned())
+    };
+    (name, labels.split(',').filter(|label| !label.is_empty()).map(label).collect(), value.parse().unwrap())
+}
+
+#[test]
+fn durations_are_a_histogram_of_prometheus() {
+    let server = Server::new();
+    server.push("tok-alice", "g", "c", 1, &[inc("k")]);
+    for _ in 0..3 {
+        server.pull("tok-alice", "g", &Json::Null);
+    }
+    let text = server.get("/admin/metrics", "admin-secret").text();
+    let mut families = BTreeMap::<&str, (&str, Vec<_>)>::new();
+    let mut family = "";
+    for line in text.lines() {
+        if let Some(declared) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = declared.split_once(' ').unwrap();
+            assert!(families.insert(name, (kind, Vec::new())).is_none(), "{name} is declared twice");
+            family = name;
+        } else {
+            let sample = sample(line);
+            let suffix = sample.0.strip_prefix(family).unwrap_or_else(|| panic!("{line} is not of {family}"));
+            let expected: &[&str] = if families[family].0 == "histogram" { &["_bucket", "_sum", "_count"] } else { &[""] };
+            assert!(expected.contains(&suffix), "{line}");
+            assert!(!sample.1.contains_key("mount"), "{line}");
+            families.get_mut(family).unwrap().1.push(sample);
+        }
+    }
+    let (kind, samples) = &families["plasma_request_seconds"];
+    assert_eq!(*kind, "histogram");
+    // By the labels other than `le`: buckets, sums, counts.
+    let mut series = BTreeMap::<_, [Vec<(Option<String>, f64)>; 3]>::new();
+    for (name, labels, value) in samples {
+        let mut labels = labels.clone();
+        let le = labels.remove("le");
+        let place = ["_bucket", "_sum", "_count"].iter().position(|suffix| name.ends_with(suffix)).unwrap();
+        series.entry(labels).or_default()[place].push((le, *value));
+    }
+    let kinds: Vec<_> = series.keys().map(|labels| labels["kind"].as_str()).collect();
+    assert_eq!(kinds, ["pull", "push"]);
+    for (labels, [buckets, sums, counts]) in &series {
+        assert_eq!((sums.len(), counts.len()), (1, 1), "{labels:?}");
+        let bound = |(le, _): &(Option<String>, f64)| le.as_ref().unwrap().parse::<f64>().unwrap();
+        assert!(buckets.windows(2).all(|pair| bound(&pair[0]) < bound(&pair[1]) && pair[0].1 <= pair[1].1), "{buckets:?}");
+        assert_eq!((bound(buckets.last().unwrap()), buckets.last().unwrap().1), (f64::INFINITY, counts[0].1));
+        assert!(sums[0].1 > 0.0 && sums[0].1.is_finite());
+    }
+    assert_eq!(series.values().map(|[_, _, counts]| counts[0].1).collect::<Vec<_>>(), [3.0, 1.0]);
 }
 
 #[test]

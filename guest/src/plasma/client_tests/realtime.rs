@@ -4,7 +4,9 @@ use serde_json::{Value as Json, json};
 
 use super::support::*;
 use crate::encoding::base64url;
+use crate::plasma::Plasma;
 use crate::registry::Alarm;
+use crate::registry::Protocol as _;
 
 fn poke(version: u64) -> (String, Option<String>, Json) {
     ("poke".into(), Some(version.to_string()), json!({"cookie": version}))
@@ -25,6 +27,34 @@ fn a_stream_says_hello_and_then_pokes() {
     let ops = json!({"as": null, "ops": [{"insert": {"table": "counters", "row": {"id": "z"}}}]});
     assert_eq!(server.post("/admin/db", "admin-secret", &ops).status, 200);
     assert_eq!(bob.events(), [poke(5)]);
+}
+
+#[test]
+fn whoever_asks_what_was_missed_is_told_of_the_present_on_every_topic() {
+    let server = Server::new();
+    let asked = |after: u64| {
+        let told = server.mount().refill(server.imports(), "plasma/v/live", "v", after);
+        told.into_iter().map(|told| (told.topic, told.order.map(|order| (order.after, order.sequence)))).collect::<Vec<_>>()
+    };
+    assert_eq!(asked(0), [], "there is nothing yet");
+    let bob = server.stream("/sync/poke?auth=tok-bob", &[]).ok().unwrap();
+    server.push("tok-alice", "g", "c", 1, &[inc("k"), inc("k")]);
+    assert_eq!(bob.events().last(), Some(&poke(2)));
+    assert_eq!(asked(2), []);
+    let order = Some((1, 2));
+    let told = ["live", "sse", "ws", "changes"].map(|name| (format!("plasma/v/{name}"), order));
+    assert_eq!(asked(1), told);
+    assert_eq!(asked(0), told);
+    let plan_with = |changes: Json| Plasma.check(&fixture(changes).to_string()).unwrap();
+    let watch = plan_with(json!({})).watch.expect("it is watched");
+    assert_eq!((watch.key.as_str(), watch.interval_ms), ("v", 1000));
+    assert_eq!(watch.topics, told.map(|(topic, _)| topic));
+    assert!(plan_with(json!({"poke": false})).watch.is_none(), "nobody can listen");
+    let unpoked = Server::with(json!({"onPushed": {"poke": false}}));
+    unpoked.push("tok-alice", "g", "c", 1, &[inc("k")]);
+    let told = unpoked.mount().refill(unpoked.imports(), "plasma/v/live", "v", 0);
+    assert_eq!(told.iter().map(|told| told.topic.as_str()).collect::<Vec<_>>(), ["plasma/v/live"], "live queries are no pokes");
+    assert!(server.mount().refill(server.imports(), "plasma/cg/sse/g", "other", 0).is_empty());
 }
 
 #[test]

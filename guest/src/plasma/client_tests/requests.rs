@@ -33,6 +33,7 @@ fn unknown_paths_and_methods_are_refused() {
 #[test]
 fn health_needs_no_credentials() {
     let reply = Server::new().ask(&Ask::get("/sync/health"));
+    assert_eq!(Server::new().ask(&Ask { method: "HEAD", ..Ask::get("/sync/health") }).status, 200);
     assert_eq!((reply.status, reply.json()), (200, json!({"ok": true, "protocolVersion": 1, "schemaVersion": "7", "version": 0})));
     assert_eq!((reply.header("content-type"), reply.header("cache-control")), ("application/json", "no-store"));
 }

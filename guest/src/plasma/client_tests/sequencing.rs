@@ -1,8 +1,5 @@
 //! Section 14.3: regions and ranges of versions.
 
-use std::collections::{BTreeMap, BTreeSet};
-
-use proptest::prelude::*;
 use serde_json::{Value as Json, json};
 
 use super::support::*;
@@ -15,24 +12,36 @@ fn reserve(server: &Server, count: u64) -> Json {
     reply.json()
 }
 
-fn reserving() -> Server {
+pub fn reserving() -> Server {
     Server::with(json!({"sequencer": {"mode": "reserve"}}))
 }
 
-/// Whoever has a range writes a counter under a version of it, unless the range is closed; the same transaction closes it.
-fn write_and_close(server: &Server, range: &Json, id: &str) -> bool {
+/// Whoever has a range writes a counter under its last version, unless the range is closed; the same transaction closes it.
+pub fn write_and_close(server: &Server, range: &Json, id: &str) -> bool {
+    let close = "DELETE FROM t__plasma_open_ranges WHERE first_version = ? AND epoch = ?";
+    write_while_open(server, range, close, &[(range["last"].as_u64().unwrap(), id)], true)
+}
+
+/// Writes counters under versions of a range, unless `open`, which names its row, changes none; whether it did. Without `commits` the
+/// writer dies just before.
+pub fn write_while_open(server: &Server, range: &Json, open: &str, rows: &[(u64, &str)], commits: bool) -> bool {
     let number = |key: &str| Value::Integer(range[key].as_i64().unwrap());
     let transaction = server.imports().executor.begin(DATABASE).unwrap();
     let run = |sql: &str, parameters: Vec<Value>| transaction.execute(Statement { sql: sql.into(), parameters }).unwrap().changed;
-    if run("DELETE FROM t__plasma_open_ranges WHERE first_version = ? AND epoch = ?", vec![number("first"), number("epoch")]) == 0 {
+    if run(open, vec![number("first"), number("epoch")]) == 0 {
         return false;
     }
-    run("INSERT INTO t_counters (id, n) VALUES (?, 1)", vec![id.into()]);
-    let key = json!([id]).to_string();
-    let entry = "INSERT INTO t__plasma_changes (version, seq, tbl, pk, op, before, newest, region, at) VALUES (?, 0, 'counters', ?, 'put', NULL, 1, 'other', 0)";
-    run(entry, vec![number("last"), key.as_str().into()]);
-    transaction.commit().unwrap();
-    true
+    for (version, id) in rows {
+        run("INSERT INTO t_counters (id, n) VALUES (?, 1)", vec![(*id).into()]);
+        let key = json!([id]).to_string();
+        let entry = "INSERT INTO t__plasma_changes (version, seq, tbl, pk, op, before, newest, region, at) VALUES (?, 0, 'counters', ?, 'put', NULL, 1, ?, 0)";
+        let region = range["region"].as_str().unwrap();
+        run(entry, vec![Value::Integer(i64::try_from(*version).unwrap()), key.as_str().into(), region.into()]);
+    }
+    if commits {
+        transaction.commit().unwrap();
+    }
+    commits
 }
 
 #[test]
@@ -47,7 +56,7 @@ fn ranges_are_disjoint_and_above_all_that_was_there() {
     for wrong in [json!({"count": 0}), json!({"count": "1"}), json!({"region": ""}), json!({"count": 1_000_001}), json!({"close": {}})] {
         assert_eq!(server.post("/admin/reserve", "admin-secret", &wrong).status, 400, "{wrong}");
     }
-    assert_eq!(server.pull("tok-bob", "h", &Json::Null)["cookie"], 8);
+    assert_eq!(server.pull("tok-bob", "h", &Json::Null)["cookie"], json!({"order": 14, "r": {"eu": 8, "local": 6}}));
 }
 
 #[test]
@@ -79,15 +88,60 @@ fn a_row_that_changed_on_both_sides_of_an_open_range_is_never_skipped() {
         pulled["patch"].as_array().unwrap().iter().filter(|op| op["op"] == "put").map(|op| op["key"].clone()).collect()
     };
     let held = server.pull("tok-bob", "h", &Json::Null);
-    assert_eq!((keys(&held), &held["hasMore"]), (vec![json!("counters/a")], &json!(false)));
+    let all = vec![json!("counters/a"), json!("counters/b"), json!("counters/c")];
+    assert_eq!((keys(&held), &held["cookie"], &held["hasMore"]), (all, &json!(3), &json!(false)));
+    assert_eq!(held["patch"][2]["value"], json!({"id": "b", "n": 1}), "as it was below the range");
     let own = server.pull("tok-alice", "g", &Json::Null);
-    assert_eq!(own["lastMutationIDChanges"], json!({"c": 1}), "nothing is confirmed without its row");
-    assert_eq!(keys(&server.pull("tok-bob", "h", &held["cookie"])), Vec::<Json>::new());
+    assert_eq!(own["lastMutationIDChanges"], json!({"c": 3}), "nothing is confirmed without its row");
+    assert_eq!(server.pull("tok-bob", "h", &held["cookie"])["cookie"], held["cookie"]);
     let close = json!({"close": {"first": range["first"], "epoch": range["epoch"]}});
     assert_eq!(server.post("/admin/reserve", "admin-secret", &close).json()["closed"], true);
     let rest = server.pull("tok-bob", "h", &held["cookie"]);
-    assert_eq!((&rest["cookie"], keys(&rest)), (&json!(5), vec![json!("counters/c"), json!("counters/b")]));
+    assert_eq!((&rest["cookie"], keys(&rest)), (&json!(5), vec![json!("counters/b")]));
     assert_eq!(server.pull("tok-alice", "g", &own["cookie"])["lastMutationIDChanges"], json!({"c": 4}));
+}
+
+#[test]
+fn without_before_images_pulls_wait_before_a_row_that_changed_on_both_sides() {
+    let server = Server::with(json!({"sequencer": {"mode": "reserve"}, "changeLog": {"beforeImages": false}}));
+    server.push("tok-alice", "g", "c", 1, &[inc("a"), inc("b"), inc("c")]);
+    reserve(&server, 1);
+    server.push("tok-alice", "g", "c", 4, &[inc("b")]);
+    let held = server.pull("tok-bob", "h", &Json::Null);
+    assert_eq!((&held["patch"][1]["key"], held["patch"].as_array().unwrap().len()), (&json!("counters/a"), 2));
+    assert!(server.pull("tok-bob", "h", &held["cookie"])["patch"].as_array().unwrap().is_empty());
+    server.host.now_ms.set(server.host.now_ms.get() + 10_000);
+    server.fire_jobs("ranges/");
+    assert_eq!(server.pull("tok-bob", "h", &held["cookie"])["patch"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn what_was_shown_for_a_while_above_an_open_range_is_not_shown_below_it() {
+    let server = reserving();
+    let put = |id: &str| ("createBoard", json!({"id": id, "team": "x", "name": id}));
+    let bob = json!({"team": "x", "userId": "bob"});
+    let early = server.pull("tok-bob", "early", &Json::Null)["cookie"].clone();
+    server.push("tok-alice", "g", "c", 1, &[put("b")]);
+    let range = reserve(&server, 1);
+    server.push(
+        "tok-alice",
+        "g",
+        "c",
+        2,
+        &[("join", bob.clone()), put("b2"), ("createBoard", json!({"id": "b", "team": "x", "name": "n"}))],
+    );
+    let late = server.pull("tok-bob", "late", &Json::Null);
+    assert_eq!((&late["patch"], &late["cookie"]), (&json!([{"op": "clear"}]), &json!(1)), "bob was no member then");
+    let waits = server.pull("tok-bob", "early", &early);
+    assert_eq!((&waits["patch"], &waits["cookie"]), (&json!([]), &early));
+    server.push("tok-alice", "g", "c", 5, &[("leave", bob)]);
+    let close = json!({"close": {"first": range["first"], "epoch": range["epoch"]}});
+    assert_eq!(server.post("/admin/reserve", "admin-secret", &close).json()["closed"], true);
+    for (group, cookie) in [("late", &late["cookie"]), ("early", &early)] {
+        let pulled = server.pull("tok-bob", group, cookie);
+        assert!(pulled["patch"].as_array().unwrap().iter().all(|op| op["op"] == "del"), "{pulled}");
+        assert_eq!(pulled["cookie"], 6);
+    }
 }
 
 #[test]
@@ -127,86 +181,4 @@ fn queries_and_live_queries_see_nothing_above_an_open_range() {
     assert_eq!(live(), [json!({"type": "live.rows", "id": "q", "version": 5, "rows": rows})]);
     server.push("tok-alice", "g", "c", 5, &[inc("b")]);
     assert_eq!(live()[0]["type"], "live.diff");
-}
-
-#[derive(Clone, Debug)]
-enum Act {
-    Reserve(u64),
-    /// The writer of the n-th range that it still has writes.
-    Write(usize),
-    /// It dies.
-    Die(usize),
-    Push,
-    Pull(usize),
-    Pass(u64),
-}
-
-fn act() -> impl Strategy<Value = Act> {
-    prop_oneof![
-        (1_u64..5).prop_map(Act::Reserve),
-        (0_usize..4).prop_map(Act::Write),
-        (0_usize..4).prop_map(Act::Die),
-        Just(Act::Push),
-        (0_usize..2).prop_map(Act::Pull),
-        (1_u64..8_000).prop_map(Act::Pass),
-    ]
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
-
-    /// Writers stall, die and come late; readers see every version once, in order, and skip none.
-    #[test]
-    fn no_version_is_skipped_and_none_is_given_out_twice(acts in prop::collection::vec(act(), 1..60)) {
-        let server = reserving();
-        let (mut ranges, mut pushed, mut given) = (Vec::<Json>::new(), 0, BTreeSet::new());
-        let mut written = BTreeSet::new();
-        let mut readers = vec![(Json::Null, BTreeMap::<String, Json>::new()); 2];
-        let pull = |reader: &mut (Json, BTreeMap<String, Json>), number: usize| {
-            let reply = server.pull("tok-bob", &format!("r{number}"), &reader.0);
-            prop_assert!(reader.0.as_u64().unwrap_or(0) <= reply["cookie"].as_u64().unwrap());
-            for op in reply["patch"].as_array().unwrap().iter().filter(|op| op["op"] == "put") {
-                prop_assert!(reader.1.insert(op["key"].as_str().unwrap().to_owned(), op["value"].clone()).is_none(), "{} came twice", op);
-            }
-            reader.0 = reply["cookie"].clone();
-            Ok(())
-        };
-        for act in acts {
-            match act {
-                Act::Reserve(count) => {
-                    let range = reserve(&server, count);
-                    for version in range["first"].as_u64().unwrap()..=range["last"].as_u64().unwrap() {
-                        prop_assert!(given.insert(version), "version {} twice", version);
-                    }
-                    ranges.push(range);
-                }
-                Act::Write(place) if !ranges.is_empty() => {
-                    let range = ranges.remove(place % ranges.len());
-                    let id = format!("of-{}", range["epoch"]);
-                    if write_and_close(&server, &range, &id) {
-                        written.insert(format!("counters/{id}"));
-                    }
-                }
-                Act::Die(place) if !ranges.is_empty() => drop(ranges.remove(place % ranges.len())),
-                Act::Write(_) | Act::Die(_) => {}
-                Act::Push => {
-                    pushed += 1;
-                    let reply = server.push("tok-alice", "g", "c", pushed, &[inc(&format!("pushed-{pushed}"))]);
-                    prop_assert!(given.insert(reply.json()["cookie"].as_u64().unwrap()));
-                    written.insert(format!("counters/pushed-{pushed}"));
-                }
-                Act::Pull(number) => pull(&mut readers[number], number)?,
-                Act::Pass(ms) => {
-                    server.host.now_ms.set(server.host.now_ms.get() + ms);
-                    server.fire_jobs("ranges/");
-                }
-            }
-        }
-        server.host.now_ms.set(server.host.now_ms.get() + 20_000);
-        server.fire_jobs("ranges/");
-        for (number, reader) in readers.iter_mut().enumerate() {
-            pull(reader, number)?;
-            prop_assert_eq!(&reader.1.keys().cloned().collect::<BTreeSet<_>>(), &written);
-        }
-    }
 }

@@ -150,7 +150,7 @@ fn what_has_no_effect_or_is_dangerous_is_said() {
     let secret = |bytes: usize| warned(json!({"auth": {"mode": "jwt", "alg": "HS256", "key": "s".repeat(bytes)}}));
     assert!(secret(31)[0].starts_with("auth.key: the secret has fewer than 32 bytes"));
     assert_eq!(secret(32), [""; 0]);
-    assert!(warned(json!({"changeLog": {"triggers": true}}))[0].starts_with("changeLog.triggers: "));
+    assert_eq!(warned(json!({"changeLog": {"triggers": true}})), [""; 0]);
     assert!(warned(json!({"poke": false}))[0].starts_with("poke: "));
 }
 

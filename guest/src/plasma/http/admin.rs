@@ -120,7 +120,6 @@ fn db(call: &Call<'_>, body: &Body) -> Answer {
     json(&json!({"ok": true, "version": written.version, "changed": written.changed}))
 }
 
-/// A word that is misspelt must not do more than was meant.
 /// A key of a body that is from 1 to `max`, or is absent or null.
 fn count(body: &Body, key: &str, max: u64) -> Result<Option<usize>, Refusal> {
     match optional::<u64>(body, key, "an integer")? {
@@ -130,6 +129,7 @@ fn count(body: &Body, key: &str, max: u64) -> Result<Option<usize>, Refusal> {
     }
 }
 
+/// A word that is misspelt must not do more than was meant.
 fn only_known(body: &Body, known: &[&str]) -> Result<(), Refusal> {
     match body.0.keys().find(|key| !known.contains(&key.as_str())) {
         Some(unknown) => Err(Refusal::invalid(format!("unknown key {unknown}"))),
@@ -217,6 +217,7 @@ fn reconcile(call: &Call<'_>, body: &Body) -> Answer {
 
 /// Hands out a range of versions, or closes one.
 fn reserve(call: &Call<'_>, body: &Body) -> Answer {
+    only_known(body, &["region", "count", "close"])?;
     let sequencer = &call.settings.sequencer;
     if let Some(range) = body.0.get("close") {
         let number = |key: &str| range.get(key).and_then(Json::as_u64).ok_or_else(|| Refusal::invalid("close must have first and epoch"));
@@ -256,6 +257,7 @@ fn forget(call: &Call<'_>, body: &Body) -> Answer {
 
 fn revoke(call: &Call<'_>, body: &Body) -> Answer {
     let user_id = parse_id("userId", body.0.get("userId"))?;
+    call.engine.revoke(call.imports, &user_id, call.connection)?;
     topics::revoke(call, &user_id);
     json(&json!({"ok": true}))
 }

@@ -7,7 +7,7 @@ use super::refusal::Refusal;
 use super::route::{ADMIN_READS, ADMIN_WRITES, BlobPart, Route};
 use super::{blob, credentials, presign};
 use crate::auth::{Denied, Recognised};
-use crate::http::{content_length, has_known_coding, header_text, query_parameter};
+use crate::http::{content_length, has_known_coding, header_text, is_plain, query_parameter};
 use crate::imports::RequestHead;
 use crate::plasma::Call;
 use crate::plasma::schema::has_zero_character;
@@ -86,6 +86,10 @@ pub fn admit(call: &Call<'_>, route: Option<&Route>, head: &RequestHead) -> Resu
     }
     if head.method == "POST" && !has_known_coding(head) {
         return Err(Refusal::UnsupportedContentEncoding);
+    }
+    // The hash is that of the bytes that are sent, and so are those that are kept.
+    if uploads && !is_plain(head) {
+        return Err(Refusal::UnsupportedBlobEncoding);
     }
     let (limit, wait_ms) = if *route == Route::Pull { (page_limit(call, head)?, wait_ms(head)?) } else { (None, 0) };
     let context = serde_json::to_vec(&Admitted { limit, wait_ms, ..admitted }).map_err(|error| Refusal::Internal(error.to_string()))?;

@@ -13,6 +13,7 @@ use crate::encoding::{base64url, base64url_decode};
 use crate::http::{content_length, header_text, json_response, query_parameter};
 use crate::imports::RequestHead;
 use crate::plasma::Call;
+use crate::plasma::blobs::Found;
 use crate::registry::{BodyIn, Request};
 
 /// How long a URL holds, in seconds.
@@ -50,7 +51,7 @@ pub fn admit(call: &Call<'_>, hash: &str, head: &RequestHead) -> Result<Admitted
     let parameter = |name: &str| query_parameter(head, name);
     let puts = head.method == "PUT";
     let operation = if puts { "put" } else { "get" };
-    let expires_at_ms = parameter("exp").and_then(|text| text.parse().ok()).ok_or_else(bad)?;
+    let expires_at_ms = parameter("exp").as_deref().and_then(canonical).ok_or_else(bad)?;
     let size = if puts { content_length(head).map(|size| size.to_string()) } else { None };
     let extent = size.or_else(|| parameter("range").filter(|_| !puts)).unwrap_or_default();
     let content_type = if puts { blob::content_type(header_text(head, "content-type"))? } else { "" };
@@ -64,6 +65,11 @@ pub fn admit(call: &Call<'_>, hash: &str, head: &RequestHead) -> Result<Admitted
         return Err(Refusal::Forbidden("expired"));
     }
     Ok(Admitted { signed: true, ..Admitted::default() })
+}
+
+/// A number as this server writes it: there is one text of a signed URL, not several that say the same.
+fn canonical(text: &str) -> Option<u64> {
+    text.parse().ok().filter(|number: &u64| number.to_string() == text)
 }
 
 /// The range that a signed URL is for.
@@ -104,7 +110,8 @@ pub fn upload_url(call: &Call<'_>, hash: &str, request: &Request) -> Answer {
         Some(_) => return Err(invalid("contentType must be a string")),
     };
     let (valid_ms, expires_at_ms) = validity(call, &body)?;
-    let already_uploaded = call.engine.blob(call.imports, hash)?.is_some();
+    // One that is damaged is to be uploaded again.
+    let already_uploaded = matches!(call.engine.find_blob(call.imports, hash)?, Found::Whole(_));
     let of_store = call.imports.storage.presign_upload(&call.engine.direct_key(hash), hash, size, valid_ms);
     let url = match of_store.map_err(|error| Refusal::Unavailable(format!("storage: {error:?}")))? {
         Some(url) => url,

@@ -12,6 +12,8 @@ use crate::registry::Response;
 
 /// What is wrong with another coding.
 const CODINGS: &str = "bodies come as they are or in gzip";
+/// The same of a blob.
+const BLOB_CODINGS: &str = "a blob comes as it is: its hash is that of the bytes that are sent";
 
 /// Why a request was refused. Each variant is one reply.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,6 +31,8 @@ pub enum Refusal {
     },
     /// The body came in a coding that is not undone here.
     UnsupportedContentEncoding,
+    /// A blob came in a coding.
+    UnsupportedBlobEncoding,
     /// No good credentials.
     Unauthorized(String),
     /// Not this user's.
@@ -136,6 +140,7 @@ impl Refusal {
             Refusal::Unauthorized(_) => response.headers.push(header("www-authenticate", "Bearer")),
             // RFC 9110, section 15.5.16.
             Refusal::UnsupportedContentEncoding => response.headers.push(header("accept-encoding", "gzip")),
+            Refusal::UnsupportedBlobEncoding => response.headers.push(header("accept-encoding", "identity")),
             Refusal::Aborted | Refusal::Unavailable(_) => response.headers.push(header("retry-after", "1")),
             _ => {}
         }
@@ -157,6 +162,7 @@ impl Refusal {
             Refusal::MethodNotAllowed(_) => (405, error_body("method-not-allowed", Json::Null)),
             Refusal::PayloadTooLarge { limit, got } => (413, error_body("payload-too-large", json!({"limit": limit, "got": got}))),
             Refusal::UnsupportedContentEncoding => (415, reason("unsupported-content-encoding", CODINGS)),
+            Refusal::UnsupportedBlobEncoding => (415, reason("unsupported-content-encoding", BLOB_CODINGS)),
             Refusal::Unauthorized(why) => (401, reason("unauthorized", why)),
             Refusal::Forbidden(why) => (403, reason("forbidden", why)),
             Refusal::InvalidRequest(why) => (400, reason("invalid-request", why)),
@@ -193,6 +199,7 @@ impl Refusal {
             Refusal::InvalidRequest(reason) => invalid(reason.clone()),
             Refusal::PayloadTooLarge { limit, got } => invalid(format!("a body of {got} bytes, limit {limit}")),
             Refusal::UnsupportedContentEncoding => invalid(CODINGS.into()),
+            Refusal::UnsupportedBlobEncoding => Some(Report::BlobInvalidRequest { reason: BLOB_CODINGS.into() }),
             Refusal::TooManyMutations { limit, got } => invalid(format!("{got} mutations, limit {limit}")),
             Refusal::BlobInvalidRequest(reason) => Some(Report::BlobInvalidRequest { reason: reason.clone() }),
             Refusal::BlobNotFound { hash } => Some(Report::BlobNotFound { hash: hash.clone() }),

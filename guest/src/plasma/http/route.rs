@@ -76,7 +76,8 @@ impl Route {
     pub fn methods(&self) -> &'static [&'static str] {
         match self {
             Route::Push | Route::Pull | Route::Query | Route::Snapshot => &["POST"],
-            Route::Poke | Route::Socket | Route::Live | Route::Health => &["GET"],
+            Route::Poke | Route::Socket | Route::Live => &["GET"],
+            Route::Health => &["GET", "HEAD"],
             Route::Blob { part: BlobPart::Bytes, .. } => &["GET", "HEAD", "PUT"],
             Route::Blob { .. } => &["POST"],
             Route::Admin(name) if ADMIN_READS.contains(&name.as_str()) => &["GET"],

@@ -1,6 +1,7 @@
 //! `POST /pull?wait=<ms>`: a pull that is answered when there is something new for the client, or when the time is up.
 //!
-//! It subscribes before it reads, so it misses nothing; what it read already does not wake it.
+//! It subscribes before it reads, so it misses nothing; what it read already does not wake it. It also ends at once when its client
+//! group is forgotten, or its user's credentials are revoked.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
@@ -10,14 +11,15 @@ use super::refusal::Refusal;
 use super::{Admitted, Answer, pull};
 use crate::contract::exports::syncline::sync::http::Parked;
 use crate::http::{header, header_text};
-use crate::imports::{Dialect as SqlDialect, Mode, RequestHead, Subscription};
+use crate::imports::{Mode, RequestHead, Subscription};
 use crate::plasma::Call;
 use crate::plasma::cookie::Cookie;
 use crate::plasma::engine::Dialect;
 use crate::plasma::metrics::Stopwatch;
 use crate::plasma::pull::{PullReply, PullRequest, SyncedQuery};
 use crate::plasma::realtime::Transport;
-use crate::plasma::realtime::topics::ORDER_KEY;
+use crate::plasma::realtime::topics::{self, ORDER_KEY};
+use crate::plasma::revocation::Revocation;
 use crate::registry::{BodyOut, Response};
 
 /// Headers of the request that its answer depends on.
@@ -35,6 +37,8 @@ struct Waiting {
     /// When it is answered at the latest, milliseconds since 1970.
     until_ms: u64,
     headers: Vec<(String, String)>,
+    /// The last revocation of the user's credentials when it began to wait: another one is one of these.
+    revocation: Option<Revocation>,
 }
 
 /// Answers a pull, or lets it wait.
@@ -42,10 +46,13 @@ pub fn pull(call: &Call<'_>, head: &RequestHead, admitted: &Admitted, pull: &Pul
     let now_ms = call.imports.now_ms;
     let until_ms = now_ms.saturating_add(admitted.wait_ms).min(admitted.expires_at_ms.unwrap_or(u64::MAX));
     let headers = HEADERS.iter().filter_map(|name| Some(((*name).to_owned(), header_text(head, name)?.to_owned()))).collect();
-    if let Some(topic) = call.waking_topic() {
+    let user_id = caller_of(admitted).user_id;
+    let ends = [topics::waiting_group_topic(&pull.client_group_id), topics::waiting_user_topic(&user_id)];
+    for topic in call.waking_topic().into_iter().chain(ends) {
         let subscription = Subscription { topic, mode: Mode::ForwardText, group: String::new(), cursor: None, presence: None };
         call.imports.pubsub.subscribe(call.connection, subscription);
     }
+    let revocation = call.engine.revocation(call.imports, &user_id)?;
     let waiting = Waiting {
         admitted: admitted.clone(),
         client_group_id: pull.client_group_id.clone(),
@@ -55,6 +62,7 @@ pub fn pull(call: &Call<'_>, head: &RequestHead, admitted: &Admitted, pull: &Pul
         queries: pull.queries.clone(),
         until_ms,
         headers,
+        revocation,
     };
     look(call, waiting, watch)
 }
@@ -72,11 +80,18 @@ pub fn resume(call: &Call<'_>, state: &[u8], watch: &Stopwatch) -> (RequestHead,
         secure: false,
     };
     let answer = match waiting {
-        Ok(waiting) => look(call, waiting, watch),
+        Ok(waiting) => check_revocation(call, &waiting).and_then(|()| look(call, waiting, watch)),
         // The code was exchanged meanwhile: the client asks again.
         Err(_) => Err(Refusal::Unavailable("a request that waited is of another version".into())),
     };
     (head, answer)
+}
+
+/// Whether the credentials were not revoked while the pull waited.
+fn check_revocation(call: &Call<'_>, waiting: &Waiting) -> Result<(), Refusal> {
+    let last = call.engine.revocation(call.imports, &caller_of(&waiting.admitted).user_id)?;
+    let revoked = last.is_some() && last != waiting.revocation;
+    if revoked { Err(Refusal::Unauthorized("the credentials were revoked".into())) } else { Ok(()) }
 }
 
 fn look(call: &Call<'_>, waiting: Waiting, watch: &Stopwatch) -> Answer {
@@ -116,9 +131,9 @@ impl Call<'_> {
         Some(if poke.coalesce_ms > 0 { self.throttled_topic() } else { self.poke_topic(Transport::Sse) })
     }
 
-    /// Whether no version comes without being told: else whoever waits looks now and then.
+    /// Whether no version comes without being told: else whoever waits looks now and then. Where processes share the database
+    /// the host watches it (`Plan::watch`).
     fn is_woken_by_all(&self) -> bool {
-        let is_alone = self.engine.sql(self.imports).is_ok_and(|sql| sql.dialect() == SqlDialect::Sqlite);
-        is_alone && self.settings.poke.is_some() && self.settings.on_pushed.poke
+        self.settings.poke.is_some() && self.settings.on_pushed.poke
     }
 }

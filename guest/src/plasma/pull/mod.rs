@@ -4,6 +4,7 @@
 //! became visible or invisible without having changed is found from the before-images of the rows that it depends on
 //! (`visibility.rs`), so nothing is kept per client but its cookie.
 
+mod held;
 mod page;
 mod partial;
 mod patch;
@@ -20,6 +21,7 @@ use super::cookie::{Cookie, Loading};
 use super::engine::{Caller, DATABASE, Dialect, Engine};
 use super::failure::Failure;
 use super::query::QueryRefused;
+use super::regions::Regions;
 use super::store::changes::{self, Head};
 use super::store::clients::{self, Group};
 use crate::imports::{Imports, Query, Transaction};
@@ -101,6 +103,13 @@ enum Admission {
     Write,
 }
 
+/// Where the log is.
+struct Log {
+    head: Head,
+    /// The last version of each region, where there are several.
+    regions: Regions,
+}
+
 /// Times that a pull begins anew because the `ctx` of its group changed meanwhile.
 const TRIES: usize = 4;
 
@@ -114,9 +123,14 @@ impl Engine {
         let who = Who { context: &caller.context, parameters: &parameters, shown: &shown };
         for _ in 0..TRIES {
             let view = imports.executor.snapshot(DATABASE).map_err(Failure::from)?;
-            let (head, group) = clients::head_and_group(sql, view.as_ref(), &request.client_group_id)?;
-            match self.admit(imports, head, group.as_ref(), caller, request)? {
-                Admission::Ready { reset } => return Ok(self.read(sql, view.as_ref(), head, who, request, reset)?),
+            let (head, mut regions, group) = clients::head_and_group(sql, view.as_ref(), &request.client_group_id)?;
+            if regions.is_empty() && matches!(request.cookie, Cookie::OfRegions(_)) {
+                // From when there were several, or from elsewhere.
+                regions = changes::regions(sql, view.as_ref())?;
+            }
+            let log = Log { head, regions };
+            match self.admit(imports, &log, group.as_ref(), caller, request)? {
+                Admission::Ready { reset } => return self.read(sql, view.as_ref(), &log, who, request, reset),
                 Admission::Write => {
                     drop(view);
                     self.note_group(imports, caller, request)?;
@@ -129,12 +143,13 @@ impl Engine {
     fn admit(
         &self,
         imports: Imports<'_>,
-        head: Head,
+        log: &Log,
         group: Option<&Group>,
         caller: &Caller,
         request: &PullRequest,
     ) -> Result<Admission, PullRefused> {
-        let cookie = request.cookie.loading();
+        let head = log.head;
+        let cookie = request.cookie.loading(&log.regions);
         if group.is_some_and(|group| group.user_id != caller.user_id) {
             return Err(PullRefused::ClientGroupOwner);
         }
@@ -142,7 +157,7 @@ impl Engine {
             return if request.cookie == Cookie::Null { Ok(Admission::Write) } else { Err(PullRefused::ClientStateNotFound) };
         };
         // The database is older than what the client has seen: it was restored.
-        if cookie.p > head.version {
+        if cookie.p > head.version || request.cookie.is_ahead_of(&log.regions) {
             return Err(PullRefused::ClientStateNotFound);
         }
         let stale_ms = self.options.client_group_ttl_ms / 10;
@@ -162,7 +177,7 @@ impl Engine {
         let group_id = &request.client_group_id;
         let transaction = self.begin(imports)?;
         let view: &dyn Transaction = transaction.as_ref();
-        let (head, group) = clients::head_and_group(sql, view, group_id)?;
+        let (_, _, group) = clients::head_and_group(sql, view, group_id)?;
         if group.as_ref().is_some_and(|group| group.user_id != caller.user_id) {
             return Err(PullRefused::ClientGroupOwner);
         }
@@ -171,7 +186,7 @@ impl Engine {
         if known != Some(&caller.context_digest) {
             // A group that never pulled was never shown anything under another one.
             let first = known.is_none();
-            let reset_version = if first { 0 } else { head.last + 1 };
+            let reset_version = if first { 0 } else { changes::head_to_write(sql, view)?.last + 1 };
             statements.push(clients::set_context(sql, group_id, &caller.context_digest, reset_version));
             if !first {
                 statements.push(changes::set_version(sql, &self.options.region, reset_version));
@@ -187,16 +202,22 @@ impl Engine {
         &self,
         sql: &Sql,
         view: &dyn Query,
-        head: Head,
+        log: &Log,
         who: Who<'_>,
         request: &PullRequest,
         reset: bool,
-    ) -> Result<PullReply, Failure> {
-        let asked = request.cookie.loading();
+    ) -> Result<PullReply, PullRefused> {
+        let (head, regions) = (log.head, &log.regions);
+        let asked = request.cookie.loading(regions);
         if !reset && request.cookie != Cookie::Null && asked.v == head.version {
-            return Ok(nothing_new(request.cookie, head.version));
+            return Ok(nothing_new(request.cookie.clone(), head.version));
         }
-        let reader = Reader { sql, view, who };
+        let mut reader = Reader { sql, view, who, held: None };
+        let is_held = head.version < head.last;
+        if is_held && !reset && request.cookie != Cookie::Null && reader.depends_on_what_changed_after(head.version)? {
+            // What was visible below an open range cannot be compared with what was before.
+            return Ok(nothing_new(request.cookie.clone(), head.version));
+        }
         let mut reset = reset;
         let mut patch = Patch::new(request.dialect);
         let mut from = asked;
@@ -210,7 +231,7 @@ impl Engine {
                     from.p = head.version;
                 }
                 Ok(Flips::Unknown) | Err(Failure::Limit(_)) => reset = true,
-                Err(failure) => return Err(failure),
+                Err(failure) => return Err(failure.into()),
             }
         }
         if reset || request.cookie == Cookie::Null {
@@ -218,15 +239,14 @@ impl Engine {
             patch.clear();
             from = Loading { order: asked.order, v: 0, s: head.version, p: head.version };
         }
-        let settled = changes::settled_up_to(sql, view, from.v, head)?;
+        reader.held = if is_held { reader.held_after(from.v, head.version)? } else { None };
+        let settled = if reader.held.is_some() { head.version } else { changes::settled_up_to(sql, view, from.v, head)? };
         let page = reader.page_within_limits(&from, settled, request.rows_max, &mut patch)?;
-        let cookie = if page.has_more || settled < head.version {
-            from.advance(page.reached, from.s, from.p)
-        } else {
-            from.advance(head.version, head.version, head.version)
-        };
-        // The whole part of the order is the highest version that the client was ever brought to.
-        let range = (from.v, page.reached, asked.order as u64);
+        let is_on_the_way = page.has_more || settled < head.version;
+        let cookie = request.cookie.advance(regions, if is_on_the_way { [page.reached, from.s, from.p] } else { [head.version; 3] });
+        // No server issued an order so large that none is left above it: the client begins with a cookie of its own again.
+        let cookie = cookie.ok_or(PullRefused::ClientStateNotFound)?;
+        let range = (from.v, page.reached, request.cookie.seen_up_to(regions));
         let last_mutation_ids = clients::last_mutation_ids(sql, view, &request.client_group_id, range)?;
         let (puts, dels) = (patch.puts, patch.dels);
         let (patch, has_more, version) = (patch.finish(), page.has_more, head.version);

@@ -4,12 +4,15 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value as Json};
 
+use super::held::Held;
 use super::partial::Shown;
 use super::patch::{Change, Patch, push_row};
-use crate::imports::{Query, Value};
+use super::statements::TableReads;
+use crate::imports::{Query, Statement, Value};
 use crate::plasma::cookie::Loading;
 use crate::plasma::failure::Failure;
-use crate::plasma::language::Bindings;
+use crate::plasma::language::{Bindings, Compiled};
+use crate::plasma::schema::Table;
 use crate::plasma::store;
 use crate::plasma::store::changes::{self, Entry};
 use crate::sql::Sql;
@@ -27,6 +30,8 @@ pub struct Reader<'a> {
     pub view: &'a dyn Query,
     /// For whom.
     pub who: Who<'a>,
+    /// Where a range of versions is open: what changed above it.
+    pub held: Option<Held>,
 }
 
 /// For whom is read.
@@ -91,10 +96,14 @@ impl Reader<'_> {
         let mut found = Found::default();
         let mut place = (from.v, u64::MAX);
         let page = loop {
-            let entries = changes::live_after(self.sql, self.view, place, current, chunk)?;
+            let mut entries = changes::live_after(self.sql, self.view, place, current, chunk)?;
             let exhausted = entries.len() < chunk;
+            let begin = place;
             if let Some(last) = entries.last() {
-                place = (last.version, last.sequence);
+                place = last.place();
+            }
+            if let Some(held) = &self.held {
+                held.add_outdated(&mut entries, begin, if exhausted { (u64::MAX, u64::MAX) } else { place });
             }
             self.resolve(entries, from.s, &mut found)?;
             let wanted = found.fates.iter().filter(|fate| **fate != Fate::Nothing).count();
@@ -134,19 +143,45 @@ impl Reader<'_> {
             // A table that a migration dropped has nothing left to show.
             let Some(table) = self.who.shown.schema.table(table) else { continue };
             let reads = self.who.shown.pulls.table(self.sql, table);
-            let keys = list_of(indexes.iter().map(|index| entries[*index].key.as_str()));
-            let statement = reads.rows.statement(&self.who.bindings(), &[keys.into()]);
-            let statement = statement.map_err(|error| Failure::Unexpected(error.to_string()))?;
-            for cells in store::checked(self.view.query(statement, None)?)? {
-                let position = changes::position(self.sql, cells.first().unwrap_or(&Value::Null))?;
-                let index = *indexes.get(position).ok_or_else(|| Failure::Unexpected("a row beside the list".into()))?;
-                let begin = found.rows.len();
-                push_row(&mut found.rows, &reads, &cells[1..]);
-                found.fates[first + index] = Fate::Put(begin, found.rows.len());
+            for (indexes, statement) in self.reads_of(table, &reads, &entries, indexes)? {
+                for cells in store::checked(self.view.query(statement, None)?)? {
+                    let position = changes::position(self.sql, cells.first().unwrap_or(&Value::Null))?;
+                    let index = *indexes.get(position).ok_or_else(|| Failure::Unexpected("a row beside the list".into()))?;
+                    let begin = found.rows.len();
+                    push_row(&mut found.rows, &reads, &cells[1..]);
+                    found.fates[first + index] = Fate::Put(begin, found.rows.len());
+                }
             }
         }
         found.entries.extend(entries);
         Ok(())
+    }
+
+    /// The statements that read the rows of some entries of a table, and which entries each is for.
+    fn reads_of(
+        &self,
+        table: &Table,
+        reads: &TableReads,
+        entries: &[Entry],
+        indexes: Vec<usize>,
+    ) -> Result<Vec<(Vec<usize>, Statement)>, Failure> {
+        let keys = |indexes: &[usize]| Value::Text(list_of(indexes.iter().map(|index| entries[*index].key.as_str())));
+        let bind = |compiled: &Compiled, given: &[Value]| {
+            compiled.statement(&self.who.bindings(), given).map_err(|error| Failure::Unexpected(error.to_string()))
+        };
+        let Some(held) = &self.held else {
+            let statement = bind(&reads.rows, &[keys(&indexes)])?;
+            return Ok(vec![(indexes, statement)]);
+        };
+        let (outdated, current): (Vec<_>, Vec<_>) = indexes.into_iter().partition(|index| held.is_outdated(&entries[*index]));
+        let mut statements = Vec::new();
+        for (indexes, as_images) in [(current, false), (outdated, true)] {
+            if !indexes.is_empty() {
+                let (compiled, given) = held.compile(self.sql, &self.who.shown.schema, table, as_images, keys(&indexes))?;
+                statements.push((indexes, bind(&compiled, &given)?));
+            }
+        }
+        Ok(statements)
     }
 }
 

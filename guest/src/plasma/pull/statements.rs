@@ -98,13 +98,17 @@ pub fn has_key(table: &Table, alias: &str, list: &str, dialect: Dialect) -> Stri
 
 /// The rows of a list of keys that meet a predicate: the position in the list, then all columns.
 pub fn compile_rows_where(sql: &Sql, table: &Table, predicate: &Predicate) -> Compiled {
-    let dialect = sql.dialect();
     let sources = Sources::of_prefix(sql.prefix());
-    let mut builder = SqlBuilder::new(dialect, &sources);
-    builder.push(&format!("SELECT e.key, {} FROM ", cells(table, "\"t0\".", dialect)));
-    push_list(&mut builder, dialect, 0, "e");
-    // The list comes first: SQLite keeps the order of a cross join.
-    builder.push(&format!(" CROSS JOIN {} AS \"t0\" WHERE {} AND ", sources.relation(&table.name), has_key(table, "\"t0\"", "e", dialect)));
-    builder.predicate(predicate, Frame::alias("t0"));
+    let mut builder = SqlBuilder::new(sql.dialect(), &sources);
+    push_rows_where(&mut builder, sql.dialect(), table, &sources.relation(&table.name), predicate);
     builder.finish()
+}
+
+/// Adds the selection of those rows from a relation with the columns of the table; the list is the first given value.
+pub fn push_rows_where(builder: &mut SqlBuilder<'_>, dialect: Dialect, table: &Table, relation: &str, predicate: &Predicate) {
+    builder.push(&format!("SELECT e.key, {} FROM ", cells(table, "\"t0\".", dialect)));
+    push_list(builder, dialect, 0, "e");
+    // The list comes first: SQLite keeps the order of a cross join.
+    builder.push(&format!(" CROSS JOIN {relation} AS \"t0\" WHERE {} AND ", has_key(table, "\"t0\"", "e", dialect)));
+    builder.predicate(predicate, Frame::alias("t0"));
 }

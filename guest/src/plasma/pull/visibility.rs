@@ -22,8 +22,6 @@ use crate::plasma::table_sql::cells;
 use crate::plasma::write::row_of;
 use crate::sql::Sql;
 
-/// Changed rows of one table that are compared; more: the client begins anew.
-const CHANGES_MAX: usize = 5_000;
 /// Rows that may flip in one table; more: the client begins anew, page by page.
 const FLIPS_MAX: usize = 10_000;
 
@@ -52,13 +50,16 @@ pub enum Flips {
 }
 
 impl Reader<'_> {
+    /// Whether visibility depends on a table that changed after a version.
+    pub fn depends_on_what_changed_after(&self, version: u64) -> Result<bool, Failure> {
+        let pulls = &self.who.shown.pulls;
+        Ok(!pulls.dependencies.is_empty() && changes::any_changed_after(self.sql, self.view, &pulls.depended_on, version)?)
+    }
+
     /// What flipped among the rows that the client has.
     pub fn flips(&self, from: &Loading, current: u64) -> Result<Flips, Failure> {
         let pulls = &self.who.shown.pulls;
-        if pulls.dependencies.is_empty()
-            || from.p >= current
-            || !changes::any_changed_after(self.sql, self.view, &pulls.depended_on, from.p)?
-        {
+        if from.p >= current || !self.depends_on_what_changed_after(from.p)? {
             return Ok(Flips::None);
         }
         let since = images_since(self.sql, self.view)?;
@@ -70,10 +71,7 @@ impl Reader<'_> {
             if changed.contains_key(name.as_str()) {
                 continue;
             }
-            let Some(past) = changes::changed_since(self.sql, self.view, name, from.p, CHANGES_MAX)? else { return Ok(Flips::Unknown) };
-            if past.iter().any(|row| row.missing) {
-                return Ok(Flips::Unknown);
-            }
+            let Some(past) = changes::changed_since(self.sql, self.view, name, from.p)? else { return Ok(Flips::Unknown) };
             changed.insert(name.as_str(), past);
         }
         changed.retain(|_, past| !past.is_empty());

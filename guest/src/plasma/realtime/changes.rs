@@ -53,8 +53,8 @@ pub fn catch_up(call: &Call<'_>, attachment: &mut Attachment, outcome: &mut Outc
     };
     match call.engine.pull(call.imports, &caller, &pull) {
         Ok(reply) => {
-            let after = reply.cookie.to_json();
-            if after != changes.cookie {
+            if reply.cookie != pull.cookie {
+                let after = reply.cookie.to_json();
                 let page = page(&changes.cookie, &after, &reply);
                 changes.unread_bytes += events::bytes(&page);
                 outcome.send.push(page);

@@ -37,11 +37,11 @@ pub fn poke(transport: Transport, version: u64) -> String {
 }
 
 /// The next page can be pulled. Without an id: it says nothing of what was seen.
-pub fn more(transport: Transport, version: u64) -> Frame {
-    Frame::Text(match transport {
+pub fn more(transport: Transport, version: u64) -> String {
+    match transport {
         Transport::Sse => event(None, "poke", &json!({"cookie": version, "hasMore": true})),
         Transport::Ws => json!({"type": "poke", "cookie": version, "hasMore": true}).to_string(),
-    })
+    }
 }
 
 /// Bytes of a frame.

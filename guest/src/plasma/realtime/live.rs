@@ -23,6 +23,7 @@ use crate::plasma::language::Bindings;
 use crate::plasma::live::{LiveChange, LiveQuery, LiveView, rows_json};
 use crate::plasma::plan::{close, code};
 use crate::plasma::query::QueryRefused;
+use crate::plasma::settings::Settings;
 use crate::registry::{Alarm, Connection, Deliveries, Group, Outcome};
 
 /// Bytes of a query with its parameters: each connection has them in memory.
@@ -155,17 +156,26 @@ impl Subscribed {
 impl Call<'_> {
     /// The topic of changes for live select.
     fn live_topic(&self) -> String {
-        format!("{}/live", self.settings.on_pushed.topic)
+        live_topic(self.settings)
     }
+}
+
+/// The topic of changes for live select.
+pub fn live_topic(settings: &Settings) -> String {
+    format!("{}/live", settings.on_pushed.topic)
 }
 
 /// Tells live select which tables a version changed; none: any.
 pub fn publish(call: &Call<'_>, version: u64, tables: Option<&BTreeSet<String>>) {
-    if call.settings.poke.is_none() {
-        return;
+    if call.settings.poke.is_some() {
+        call.imports.pubsub.publish(publication(call, version, tables));
     }
+}
+
+/// What is told to live select of a version.
+pub fn publication(call: &Call<'_>, version: u64, tables: Option<&BTreeSet<String>>) -> Publication {
     let told = json!(Told { version, tables: tables.cloned() });
-    call.imports.pubsub.publish(Publication {
+    Publication {
         topic: call.live_topic(),
         message: told.to_string().into_bytes(),
         // Cursors tell who has it already.
@@ -173,7 +183,7 @@ pub fn publish(call: &Call<'_>, version: u64, tables: Option<&BTreeSet<String>>)
         class: crate::imports::Class::MustDeliver,
         except: None,
         close: None,
-    });
+    }
 }
 
 /// Begins a subscription of a WebSocket; an error ends the one that has its name.

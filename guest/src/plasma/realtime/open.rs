@@ -6,7 +6,7 @@ use super::attachment::{Attachment, Changes, Transport};
 use super::changes;
 use super::events;
 use super::live::{self, Live, Subscribed};
-use super::topics::{ORDER_KEY, Presence, connection_count, group_topic, user_topic};
+use super::topics::{ORDER_KEY, alone_topic, connection_count, group_topic, user_topic};
 use crate::contract::exports::syncline::sync::http::StreamStart;
 use crate::contract::exports::syncline::sync::socket::Accept;
 use crate::encoding::base64url_decode;
@@ -51,9 +51,7 @@ pub fn open_live(call: &Call<'_>, head: &RequestHead, admitted: &Admitted) -> An
     let one = Subscribed::parse(call, String::new(), asked.get("query"), asked.get("params"))?;
     let user_id = caller_of(admitted).user_id;
     check_number(call, poke, &user_id)?;
-    // Not one who could be told that there is more to pull.
-    let presence = Presence { transport: Transport::Sse, of_group: true, of_changes: false };
-    subscribe_user(call, &user_id, presence);
+    subscribe_user(call, &user_id, Transport::Sse);
     let live = Live::of_one(admitted.ctx.clone(), one);
     let mut attachment = Attachment { transport: Transport::Sse, expires_at_ms: admitted.expires_at_ms, changes: None, live: Some(live) };
     let mut start = Outcome { alarm: attachment.alarm(call.imports.now_ms), ..Outcome::default() };
@@ -65,15 +63,15 @@ pub fn open_live(call: &Call<'_>, head: &RequestHead, admitted: &Admitted) -> An
     Ok(stream(poke, start))
 }
 
-/// Listens to the end of the user's credentials.
-fn subscribe_user(call: &Call<'_>, user_id: &str, presence: Presence) {
-    let subscription = Subscription {
-        topic: user_topic(presence.transport, user_id),
-        mode: Mode::ForwardText,
-        group: presence.transport.name().to_owned(),
-        cursor: None,
-        presence: Some(presence.encode()),
-    };
+/// Listens to the end of the user's credentials, and is counted among the user's connections.
+fn subscribe_user(call: &Call<'_>, user_id: &str, transport: Transport) {
+    subscribe_forwarded(call, user_topic(transport, user_id), true);
+}
+
+/// Gets what is published on a topic as it is. `is_shown`: is found by it.
+fn subscribe_forwarded(call: &Call<'_>, topic: String, is_shown: bool) {
+    let presence = is_shown.then(Vec::new);
+    let subscription = Subscription { topic, mode: Mode::ForwardText, group: String::new(), cursor: None, presence };
     call.imports.pubsub.subscribe(call.connection, subscription);
 }
 
@@ -144,8 +142,7 @@ fn begin(
         return Err(Refusal::Forbidden("client-group-owner"));
     }
     check_number(call, poke, &user_id)?;
-    let presence = Presence { transport, of_group: client_group_id.is_some(), of_changes: changes.is_some() };
-    subscribe(call, poke, &user_id, client_group_id.as_deref(), presence);
+    subscribe(call, poke, &user_id, client_group_id.as_deref(), transport, changes.is_some());
     let version = call.engine.version(call.imports)?;
     let live = (transport == Transport::Ws).then(|| Live::new(admitted.ctx.clone()));
     let mut attachment = Attachment { transport, expires_at_ms: admitted.expires_at_ms, changes, live };
@@ -182,22 +179,22 @@ fn check_number(call: &Call<'_>, poke: &Poke, user_id: &str) -> Result<(), Refus
 }
 
 /// Everything that a connection listens to. It must come before whatever is read for the client.
-fn subscribe(call: &Call<'_>, poke: &Poke, user_id: &str, client_group_id: Option<&str>, presence: Presence) {
-    let transport = presence.transport;
-    let subscribe = |topic: String, mode: Mode, cursor: Option<u64>, presence: Option<Presence>| {
-        let presence = presence.map(Presence::encode);
+fn subscribe(call: &Call<'_>, poke: &Poke, user_id: &str, client_group_id: Option<&str>, transport: Transport, of_changes: bool) {
+    let subscribe = |topic: String, mode: Mode, cursor: Option<u64>| {
         let group = transport.name().to_owned();
-        call.imports.pubsub.subscribe(call.connection, Subscription { topic, mode, group, cursor, presence });
+        call.imports.pubsub.subscribe(call.connection, Subscription { topic, mode, group, cursor, presence: None });
     };
-    if presence.of_changes {
-        subscribe(call.changes_topic(), Mode::Deliver, None, None);
-    } else if poke.coalesce_ms > 0 {
-        subscribe(call.throttled_topic(), Mode::DeliverByCursor, Some(0), None);
-    } else {
-        subscribe(call.poke_topic(transport), Mode::ForwardText, None, None);
+    subscribe_user(call, user_id, transport);
+    if of_changes {
+        return subscribe(call.changes_topic(), Mode::Deliver, None);
     }
-    subscribe_user(call, user_id, presence);
-    if let Some(id) = client_group_id {
-        subscribe(group_topic(id), Mode::ForwardText, None, Some(presence));
+    if poke.coalesce_ms > 0 {
+        subscribe(call.throttled_topic(), Mode::DeliverByCursor, Some(0));
+    } else {
+        subscribe_forwarded(call, call.poke_topic(transport), false);
+    }
+    match client_group_id {
+        Some(id) => subscribe_forwarded(call, group_topic(transport, id), true),
+        None => subscribe_forwarded(call, alone_topic(transport, user_id), false),
     }
 }

@@ -122,9 +122,6 @@ impl Rest {
 
     fn warnings(&self, auth: Option<&Auth>, public_address: Option<&str>) -> Vec<String> {
         let mut warnings = auth.map(|auth| auth.warnings(public_address)).unwrap_or_default();
-        if self.change_log.triggers {
-            warnings.push("changeLog.triggers: has no effect in this version".into());
-        }
         if self.poke.is_none() {
             warnings.push("poke: off: clients learn of changes only when they pull".into());
         }

@@ -5,8 +5,9 @@ use std::collections::HashMap;
 use serde_json::{Value as Json, json};
 
 use super::{first_rows, integer, list, number, optional_text, rows, text, unsigned};
-use crate::imports::{Dialect, Query, Statement, Value};
+use crate::imports::{Dialect, Query, Statement, Transaction, Value};
 use crate::plasma::failure::Failure;
+use crate::plasma::regions::Regions;
 use crate::sql::Sql;
 
 /// The current version and where the log begins.
@@ -20,16 +21,37 @@ pub struct Head {
     pub min_version: u64,
 }
 
-/// What the [`Head`] is read from. All regions share one order, and each notes the last version that it gave out.
-pub const HEAD: &str = "SELECT max(version) AS last, max(min_version) AS min_version, \
-                        (SELECT min(first_version) FROM {}_plasma_open_ranges) AS held_from FROM {}_plasma_region_versions";
+/// The [`Head`] from some relation of regions. All regions share one order, and each notes the last version that it gave out.
+macro_rules! head_from {
+    ($regions:literal) => {
+        concat!(
+            "SELECT max(version) AS last, max(min_version) AS min_version, (SELECT min(first_version) FROM {}_plasma_open_ranges) \
+             AS held_from, count(*) AS regions FROM ",
+            $regions
+        )
+    };
+}
+
+/// What the [`Head`] is read from.
+pub const HEAD: &str = head_from!("{}_plasma_region_versions");
+/// The same, with the rows locked: it waits for a transaction that took versions by its own means, and sees them then.
+const HEAD_LOCKED: &str = head_from!("(SELECT version, min_version FROM {}_plasma_region_versions ORDER BY region FOR UPDATE) AS locked");
 
 /// Asks for the [`Head`].
 pub fn head_statement(sql: &Sql) -> Statement {
     sql.statement(HEAD, [])
 }
 
-/// Reads the answer to [`head_statement`]; zeros before the first version.
+/// Asks for the [`Head`] in a transaction that is going to give out versions: nobody else does until it ends, not even one who
+/// writes to the database beside the servers. In SQLite that holds anyway.
+pub fn head_to_write_statement(sql: &Sql) -> Statement {
+    match sql.dialect() {
+        Dialect::Sqlite => head_statement(sql),
+        Dialect::Postgres => sql.statement(HEAD_LOCKED, []),
+    }
+}
+
+/// Reads the answer to [`head_statement`] or [`head_to_write_statement`]; zeros before the first version.
 pub fn head_of(rows: &[Vec<Value>]) -> Result<Head, Failure> {
     rows.first().map_or_else(|| Err(Failure::Unexpected("no region has a version".into())), |row| head_of_row(row))
 }
@@ -47,6 +69,31 @@ pub fn head_of_row(row: &[Value]) -> Result<Head, Failure> {
 /// The [`Head`].
 pub fn head(sql: &Sql, view: &dyn Query) -> Result<Head, Failure> {
     head_of(&view.query(head_statement(sql), None)?.rows)
+}
+
+/// The [`Head`], for a transaction that is going to give out versions.
+pub fn head_to_write(sql: &Sql, transaction: &dyn Transaction) -> Result<Head, Failure> {
+    head_of(&transaction.query(head_to_write_statement(sql), None)?.rows)
+}
+
+/// Asks for the last version of each region that gave out any, as a JSON object; null: none did.
+pub fn regions_template(dialect: Dialect) -> &'static str {
+    match dialect {
+        Dialect::Sqlite => "SELECT json_group_object(region, version) FROM {}_plasma_region_versions WHERE version > 0",
+        Dialect::Postgres => "SELECT CAST(json_object_agg(region, version) AS TEXT) FROM {}_plasma_region_versions WHERE version > 0",
+    }
+}
+
+/// Reads the answer to [`regions_template`].
+pub fn regions_of(cell: Value) -> Result<Regions, Failure> {
+    let Some(listed) = optional_text(cell)? else { return Ok(Regions::new()) };
+    serde_json::from_str(&listed).map_err(|error| Failure::Unexpected(format!("versions of regions: {error}")))
+}
+
+/// The last version of each region that gave out any.
+pub fn regions(sql: &Sql, view: &dyn Query) -> Result<Regions, Failure> {
+    let found = rows(sql, view, regions_template(sql.dialect()), [])?;
+    found.into_iter().flatten().next().map_or_else(|| Ok(Regions::new()), regions_of)
 }
 
 /// Notes the last version that a region gave out.
@@ -154,18 +201,27 @@ pub struct Entry {
     pub put: bool,
 }
 
+impl Entry {
+    /// Where it stands in the log.
+    pub fn place(&self) -> (u64, u64) {
+        (self.version, self.sequence)
+    }
+}
+
 /// The live entries after a place, up to a version, in order, at most so many.
 pub fn live_after(sql: &Sql, view: &dyn Query, after: (u64, u64), up_to: u64, rows_max: usize) -> Result<Vec<Entry>, Failure> {
     let template = "SELECT version, seq, tbl, pk, op FROM {}_plasma_changes WHERE newest = 1 AND (version, seq) > (?, ?) \
                     AND version <= ? ORDER BY version, seq LIMIT ?";
     let limit = number(rows_max as u64);
     let found = rows(sql, view, template, [number(after.0), number(after.1), number(up_to), limit])?;
-    let entry = |row: Vec<Value>| {
-        let [version, sequence, table, key, op] = <[Value; 5]>::try_from(row).map_err(|_| Failure::Unexpected("five columns".into()))?;
-        let (version, sequence) = (unsigned(&version)?, unsigned(&sequence)?);
-        Ok(Entry { version, sequence, table: text(table)?, key: text(key)?, put: text(op)? == "put" })
-    };
-    found.into_iter().map(entry).collect()
+    found.into_iter().map(entry_of).collect()
+}
+
+/// Version, place, table, key and operation.
+fn entry_of(row: Vec<Value>) -> Result<Entry, Failure> {
+    let [version, sequence, table, key, op] = <[Value; 5]>::try_from(row).map_err(|_| Failure::Unexpected("five columns".into()))?;
+    let (version, sequence) = (unsigned(&version)?, unsigned(&sequence)?);
+    Ok(Entry { version, sequence, table: text(table)?, key: text(key)?, put: text(op)? == "put" })
 }
 
 /// Which of some rows have an entry, and the version of the newest: pairs of the position in `keys` and the version.
@@ -204,13 +260,16 @@ pub struct Past {
     pub missing: bool,
 }
 
-/// The rows of a table that changed after a version, as they were at it. None: more than `rows_max` entries.
-pub fn changed_since(sql: &Sql, view: &dyn Query, table: &str, version: u64, rows_max: usize) -> Result<Option<Vec<Past>>, Failure> {
+/// Entries of one table that [`changed_since`] looks at.
+const CHANGES_MAX: usize = 5_000;
+
+/// The rows of a table that changed after a version, as they were at it. None: there are more than 5000 entries, or an image is missing.
+pub fn changed_since(sql: &Sql, view: &dyn Query, table: &str, version: u64) -> Result<Option<Vec<Past>>, Failure> {
     let before = before_text(sql.dialect());
     let template = format!("SELECT pk, op, {before} FROM {{}}_plasma_changes WHERE tbl = ? AND version > ? ORDER BY version, seq");
     let statement = sql.statement(&template, [table.into(), number(version)]);
-    let found = first_rows(view, statement, rows_max + 1)?;
-    if found.len() > rows_max {
+    let found = first_rows(view, statement, CHANGES_MAX + 1)?;
+    if found.len() > CHANGES_MAX {
         return Ok(None);
     }
     let mut seen = std::collections::HashSet::new();
@@ -222,10 +281,10 @@ pub fn changed_since(sql: &Sql, view: &dyn Query, table: &str, version: u64, row
             past.push(row);
         }
     }
-    Ok(Some(past))
+    Ok(Some(past).filter(|past| !past.iter().any(|row| row.missing)))
 }
 
-/// The same, however many they are. The database looks for the first entry of each row, since the log may be long.
+/// All of them, however many they are. The database looks for the first entry of each row, since the log may be long.
 pub fn all_changed_since(sql: &Sql, view: &dyn Query, table: &str, version: u64) -> Result<Vec<Past>, Failure> {
     let template = format!(
         "SELECT pk, op, {} FROM (SELECT pk, op, before, row_number() OVER (PARTITION BY pk ORDER BY version, seq) AS place \
@@ -233,6 +292,24 @@ pub fn all_changed_since(sql: &Sql, view: &dyn Query, table: &str, version: u64)
         before_text(sql.dialect())
     );
     rows(sql, view, &template, [table.into(), number(version)])?.into_iter().map(past_of).collect()
+}
+
+/// The tables that changed after a version.
+pub fn tables_changed_since(sql: &Sql, view: &dyn Query, version: u64) -> Result<Vec<String>, Failure> {
+    let found = rows(sql, view, "SELECT DISTINCT tbl FROM {}_plasma_changes WHERE version > ?", [number(version)])?;
+    found.into_iter().flatten().map(text).collect()
+}
+
+/// Of some rows of a table the last entry after one version and up to another, where there is any.
+pub fn last_between(sql: &Sql, view: &dyn Query, table: &str, keys: &[&str], after: u64, up_to: u64) -> Result<Vec<Entry>, Failure> {
+    let (list, key) = (list(sql.dialect()), super::list_text(sql.dialect()));
+    let template = format!(
+        "SELECT version, seq, tbl, pk, op FROM (SELECT version, seq, tbl, pk, op, row_number() OVER (PARTITION BY pk ORDER BY version DESC, \
+         seq DESC) AS place FROM {{}}_plasma_changes WHERE tbl = ? AND version > ? AND version <= ? AND pk IN (SELECT {key} FROM {list})) \
+         AS entries WHERE place = 1"
+    );
+    let found = rows(sql, view, &template, [table.into(), number(after), number(up_to), json!(keys).to_string().into()])?;
+    found.into_iter().map(entry_of).collect()
 }
 
 /// A before-image as text.
@@ -255,8 +332,8 @@ pub fn is_last_entry(sql: &Sql, view: &dyn Query, version: u64) -> Result<bool, 
     Ok(rows(sql, view, "SELECT 1 FROM {}_plasma_changes WHERE version > ? LIMIT 1", [number(version)])?.is_empty())
 }
 
-/// The version up to which a pull from `from` may bring a client. Where a range of versions is open, a row that changed below it and
-/// again above it cannot be sent as it was in between: nothing from the first of those changes on is.
+/// The version up to which a pull from `from` may bring a client where a range of versions is open and it is not known how rows were
+/// that changed above it: one that changed below it, too, cannot be sent, and nothing from the first of those changes on is.
 pub fn settled_up_to(sql: &Sql, view: &dyn Query, from: u64, head: Head) -> Result<u64, Failure> {
     if head.version == head.last {
         return Ok(head.version);

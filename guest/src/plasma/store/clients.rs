@@ -8,6 +8,7 @@ use super::changes::{self, HEAD, Head};
 use super::{list, list_text, number, optional_text, rows, text, unsigned};
 use crate::imports::{Query, Statement, Value};
 use crate::plasma::failure::Failure;
+use crate::plasma::regions::Regions;
 use crate::sql::Sql;
 
 /// A client group as it is stored.
@@ -49,18 +50,21 @@ fn group_of_row(row: Vec<Value>) -> Result<Group, Failure> {
     Ok(Group { user_id: text(uid)?, context_digest: optional_text(digest)?, reset_version, seen_ms })
 }
 
-/// Head and group in one question: all that an idle pull needs.
-pub fn head_and_group(sql: &Sql, view: &dyn Query, group_id: &str) -> Result<(Head, Option<Group>), Failure> {
+/// Head and group in one question: all that an idle pull needs. Where there are several regions, the last version of each; else
+/// nothing is said of them.
+pub fn head_and_group(sql: &Sql, view: &dyn Query, group_id: &str) -> Result<(Head, Regions, Option<Group>), Failure> {
+    let regions = changes::regions_template(sql.dialect());
     let template = format!(
-        "SELECT v.last, v.min_version, v.held_from, g.uid, g.ctx_digest, g.reset_version, g.seen_at \
-         FROM ({HEAD}) AS v LEFT JOIN {{}}_plasma_client_groups AS g ON g.cg = ?"
+        "SELECT v.last, v.min_version, v.held_from, CASE WHEN v.regions > 1 THEN ({regions}) END, \
+         g.uid, g.ctx_digest, g.reset_version, g.seen_at FROM ({HEAD}) AS v LEFT JOIN {{}}_plasma_client_groups AS g ON g.cg = ?"
     );
     let found = rows(sql, view, &template, [group_id.into()])?;
     let mut row = found.into_iter().next().ok_or_else(|| Failure::Unexpected("no region has a version".into()))?;
-    let group = row.split_off(3);
+    let group = row.split_off(4);
+    let regions = row.pop().map_or_else(|| Ok(Regions::new()), changes::regions_of)?;
     let head = changes::head_of_row(&row)?;
     let group = if group[0] == Value::Null { None } else { Some(group_of_row(group)?) };
-    Ok((head, group))
+    Ok((head, regions, group))
 }
 
 /// Writes a group: its owner, and when it was seen. What is there otherwise stays.

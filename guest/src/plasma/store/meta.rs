@@ -15,6 +15,10 @@ pub const FORMAT: &str = "format";
 pub const IMAGES_SINCE: &str = "imagesSince";
 /// How many ranges of versions were handed out.
 pub const EPOCH: &str = "epoch";
+/// Users whose credentials were revoked a moment ago, as JSON.
+pub const REVOCATIONS: &str = "revocations";
+/// What made the triggers of `changeLog.triggers`; absent where there are none.
+pub const TRIGGERS: &str = "triggers";
 /// The mutation of the app that is under way; there only inside its transaction.
 pub const OPEN: &str = "open";
 

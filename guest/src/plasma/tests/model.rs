@@ -11,12 +11,16 @@ use serde_json::{Value as Json, json};
 use super::support::*;
 use crate::imports::SqlError;
 use crate::plasma::compaction::CompactUpTo;
+use crate::plasma::cookie::Cookie;
 use crate::plasma::engine::{Dialect, EngineOptions};
 use crate::plasma::push::{MutationStatus, PushRefused};
 use crate::test_host::Fault;
 
 /// The client groups: user and name. Each has two clients.
 const GROUPS: [(&str, &str); 3] = [("alice", "ga"), ("bob", "gb"), ("bob", "gb-other")];
+
+/// Who writes: one after the other, and all in one order.
+const REGIONS: [&str; 3] = ["local", "eu", "us"];
 
 /// One change, as a built-in mutator or a declared one.
 #[derive(Clone, Debug)]
@@ -59,8 +63,8 @@ enum Action {
     Role {
         group: usize,
     },
-    /// Another instance takes over, which has no statements yet.
-    Restart,
+    /// Another instance takes over, which has no statements yet, and writes in the name of this region.
+    Restart(usize),
 }
 
 fn change() -> impl Strategy<Value = Change> {
@@ -89,7 +93,7 @@ fn action() -> impl Strategy<Value = Action> {
             .prop_map(|(group, rows_max, lost)| Action::Pull { group, rows_max, lost }),
         1 => (0..8_u64, any::<bool>()).prop_map(|(keep, tombstones_only)| Action::Compact { keep, tombstones_only }),
         1 => (0..GROUPS.len()).prop_map(|group| Action::Role { group }),
-        1 => Just(Action::Restart),
+        1 => (0..REGIONS.len()).prop_map(Action::Restart),
     ]
 }
 
@@ -230,10 +234,11 @@ impl Run {
                 }
                 caller.context_digest = json!(caller.context).to_string();
             }
-            Action::Restart => {
-                let world = std::mem::replace(&mut self.world, World::not_started(EngineOptions::default(), &schema()));
+            Action::Restart(region) => {
+                let options = EngineOptions { region: REGIONS[*region].into(), ..EngineOptions::default() };
+                let world = std::mem::replace(&mut self.world, World::not_started(options.clone(), &schema()));
                 let mutations_max = world.mutations_max;
-                self.world = world.restarted(EngineOptions::default(), &schema());
+                self.world = world.restarted(options, &schema());
                 self.world.mutations_max = mutations_max;
                 self.world.engine.start(self.world.host.imports()).unwrap();
             }
@@ -310,13 +315,15 @@ impl Run {
         }
         let before = client.clone();
         client.take(&reply);
-        let reached = reply.cookie.loading().v;
+        let reached = reply.cookie.version();
         for (id, last) in &reply.last_mutation_ids {
             let versions = &self.oracle.processed[id];
             assert!(versions[*last as usize - 1] <= reached, "{id} {last} is acknowledged before its effects");
         }
         // A client that was caught up gets what changed or flipped, and nothing else.
-        if let (Some(caught_up), false) = (before.cookie.as_u64(), reply.reset) {
+        let is_caught_up = before.cookie.is_number() || before.cookie.get("v").is_none();
+        let caught_up = Cookie::parse(&before.cookie).filter(|cookie| *cookie != Cookie::Null && is_caught_up);
+        if let (Some(caught_up), false) = (caught_up.map(|cookie| cookie.version()), reply.reset) {
             for operation in &client.last_ops {
                 let (kind, key) = operation.split_once(' ').unwrap();
                 let changed = self.oracle.changed_at.get(key).is_some_and(|version| *version > caught_up);

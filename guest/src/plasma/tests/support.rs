@@ -287,7 +287,10 @@ impl Client {
         } else {
             assert!(order(&cookie) > order(&self.cookie), "{} after {}", cookie, self.cookie);
         }
-        assert_eq!(Cookie::parse(&cookie), Some(reply.cookie));
+        assert_eq!(Cookie::parse(&cookie), Some(reply.cookie.clone()));
+        for (region, before) in self.cookie["r"].as_object().into_iter().flatten() {
+            assert!(cookie["r"][region].as_u64() >= before.as_u64(), "{region} fell from {} to {cookie}", self.cookie);
+        }
         if reply.reset {
             self.resets += 1;
             assert_eq!(patch[0], json!({"op": "clear"}));

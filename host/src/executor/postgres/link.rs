@@ -110,10 +110,11 @@ impl Link {
                 let DatabaseParts { schema, lock_key, .. } = parts;
                 let wait = waits(parts, time);
                 // READ COMMITTED: statements after the lock see what its holder before committed. Constraints that wait for
-                // the COMMIT would cost the whole group.
+                // the COMMIT would cost the whole group. Triggers tell by `syncline.writer` who writes, and others which lock to take.
                 self.owe(&format!(
                     "BEGIN ISOLATION LEVEL READ COMMITTED; {wait}SET LOCAL search_path TO {schema}; SET CONSTRAINTS ALL IMMEDIATE; \
-                     SELECT pg_advisory_xact_lock({lock_key}), pg_current_xact_id()::text; SET LOCAL statement_timeout TO {statement_ms}; \
+                     SELECT pg_advisory_xact_lock({lock_key}), pg_current_xact_id()::text; SET LOCAL syncline.writer TO '{lock_key}'; \
+                     SET LOCAL statement_timeout TO {statement_ms}; \
                      SAVEPOINT turn"
                 ));
             }

@@ -32,11 +32,11 @@ use crate::backup::Standstill;
 
 mod address;
 mod link;
-mod names;
-mod pool;
+pub(crate) mod names;
+pub(crate) mod pool;
 mod snapshot;
 mod space;
-mod statement;
+pub(crate) mod statement;
 mod transaction;
 mod value;
 mod writer;
@@ -160,31 +160,31 @@ impl PostgresExecutor {
         let (version, secure): (String, bool) = (row.try_get(0).map_err(executor_error)?, row.try_get(1).map_err(executor_error)?);
         Ok(format!("PostgreSQL {version}, {} TLS", if secure { "over" } else { "without" }))
     }
+}
 
-    /// Makes the schema of a database where there is none, and refuses one that is not ours or newer than we are.
-    async fn make_schema(&self, schema: &str, lock_key: i64) -> Result<(), ExecutorError> {
-        let connection = self.shared.pool.get().await?;
-        let comment = || async {
-            let sql = "SELECT obj_description(oid, 'pg_namespace') FROM pg_namespace WHERE nspname = $1";
-            let row = connection.query_opt(sql, &[&schema]).await.map_err(executor_error)?;
-            row.map(|row| row.try_get::<_, Option<String>>(0).map_err(executor_error)).transpose()
-        };
-        if comment().await?.is_none() {
-            let make = format!(
-                "BEGIN; SELECT pg_advisory_xact_lock({lock_key}); CREATE SCHEMA IF NOT EXISTS {schema}; \
-                 COMMENT ON SCHEMA {schema} IS '{FORMAT}{schema}'; COMMIT"
-            );
-            if let Err(error) = connection.batch_execute(&make).await {
-                drop(Connection::take(connection));
-                return Err(executor_error(error));
-            }
+/// Makes a schema where there is none, and refuses one that is not ours or newer than we are.
+pub(crate) async fn make_schema(pool: &Pool, schema: &str, lock_key: i64) -> Result<(), ExecutorError> {
+    let connection = pool.get().await?;
+    let comment = || async {
+        let sql = "SELECT obj_description(oid, 'pg_namespace') FROM pg_namespace WHERE nspname = $1";
+        let row = connection.query_opt(sql, &[&schema]).await.map_err(executor_error)?;
+        row.map(|row| row.try_get::<_, Option<String>>(0).map_err(executor_error)).transpose()
+    };
+    if comment().await?.is_none() {
+        let make = format!(
+            "BEGIN; SELECT pg_advisory_xact_lock({lock_key}); CREATE SCHEMA IF NOT EXISTS {schema}; \
+             COMMENT ON SCHEMA {schema} IS '{FORMAT}{schema}'; COMMIT"
+        );
+        if let Err(error) = connection.batch_execute(&make).await {
+            drop(Connection::take(connection));
+            return Err(executor_error(error));
         }
-        match comment().await? {
-            Some(Some(comment)) if comment.starts_with(FORMAT) => Ok(()),
-            found => {
-                let found = found.flatten().unwrap_or_else(|| "no comment".into());
-                Err(ExecutorError::Unavailable(format!("the schema {schema} is of another version or program ({found})")))
-            }
+    }
+    match comment().await? {
+        Some(Some(comment)) if comment.starts_with(FORMAT) => Ok(()),
+        found => {
+            let found = found.flatten().unwrap_or_else(|| "no comment".into());
+            Err(ExecutorError::Unavailable(format!("the schema {schema} is of another version or program ({found})")))
         }
     }
 }
@@ -194,7 +194,7 @@ impl Executor for PostgresExecutor {
     async fn open(&self, name: &DatabaseName, observer: Arc<dyn GroupObserver>) -> Result<Arc<dyn Database>, ExecutorError> {
         let schema = schema(&self.shared.settings.schema_prefix, name);
         let lock_key = lock_key(&schema, name);
-        self.make_schema(&schema, lock_key).await?;
+        make_schema(&self.shared.pool, &schema, lock_key).await?;
         let parts = DatabaseParts { name: name.clone(), schema, lock_key, shared: Arc::clone(&self.shared), observer };
         let mut databases = self.databases.lock();
         if databases.closed {

@@ -15,7 +15,7 @@ const DIGEST_DIGITS: usize = 16;
 
 /// The schema of a database: `PREFIX_MOUNT_FAMILY`, of lower-case letters, digits and `_` alone, so that it needs no
 /// quotes. Different databases have different schemas, unless they are of one family.
-pub(super) fn schema(prefix: &str, name: &DatabaseName) -> String {
+pub(crate) fn schema(prefix: &str, name: &DatabaseName) -> String {
     let family = name.name.split('/').next().unwrap_or_default();
     let whole = format!("{}{}_{}", mount_prefix(prefix, &name.mount), encode(family), family.len());
     if whole.len() <= IDENTIFIER_BYTES_MAX {
@@ -31,7 +31,7 @@ pub(super) fn mount_prefix(prefix: &str, mount: &str) -> String {
 }
 
 /// The key of the advisory lock that the writer of a database holds.
-pub(super) fn lock_key(schema: &str, name: &DatabaseName) -> i64 {
+pub(crate) fn lock_key(schema: &str, name: &DatabaseName) -> i64 {
     let hash = Sha256::new().chain_update(schema).chain_update([0]).chain_update(&name.name).finalize();
     let mut key = [0; 8];
     key.copy_from_slice(&hash[..8]);

@@ -8,6 +8,8 @@ use rand::RngExt as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_postgres::error::SqlState;
+use tokio_postgres::tls::MakeTlsConnect;
+use tokio_postgres::{Client, Socket};
 use tokio_postgres_rustls::MakeRustlsConnect;
 use tokio_rustls::rustls::ClientConfig;
 
@@ -20,16 +22,19 @@ const READERS_OF_FOUR: usize = 3;
 /// A connection that has not heard of the server for this long is given up.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
 
+/// What carries the messages of a connection.
+pub(crate) type Line = tokio_postgres::Connection<Socket, <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream>;
+
 /// Pauses between attempts: each up to twice as long as the one before, and never quite the same, so that many who lost
 /// the same server do not come back as one.
 #[derive(Debug, Default)]
-pub(super) struct Backoff {
+pub(crate) struct Backoff {
     attempts: u32,
 }
 
 impl Backoff {
     /// The next pause.
-    pub(super) fn next(&mut self) -> Duration {
+    pub(crate) fn next(&mut self) -> Duration {
         let longest_ms = 50_u64.saturating_mul(1 << self.attempts.min(6)).min(2_000);
         self.attempts += 1;
         Duration::from_millis(rand::rng().random_range(longest_ms / 2..=longest_ms))
@@ -37,7 +42,7 @@ impl Backoff {
 }
 
 /// See the module.
-pub(super) struct Pool {
+pub(crate) struct Pool {
     pool: deadpool_postgres::Pool,
     readers: Arc<Semaphore>,
     wait_max: Duration,
@@ -45,10 +50,10 @@ pub(super) struct Pool {
 
 impl Pool {
     /// A pool without a connection.
-    pub(super) fn new(settings: &PostgresSettings) -> Result<Self, ExecutorError> {
+    pub(crate) fn new(settings: &PostgresSettings) -> Result<Self, ExecutorError> {
         let wait_max = Duration::from_millis(settings.begin_wait_ms_max);
         let connections_max = settings.connections_max.max(2);
-        let tls = MakeRustlsConnect::new(ClientConfig::clone(&settings.address.tls));
+        let tls = tls(settings);
         let manager = Manager::from_config(config(settings), tls, ManagerConfig { recycling_method: RecyclingMethod::Fast });
         let pool = deadpool_postgres::Pool::builder(manager)
             .max_size(connections_max)
@@ -65,7 +70,7 @@ impl Pool {
     }
 
     /// A connection at rest. Where the server is away it is tried again for a while.
-    pub(super) async fn get(&self) -> Result<Connection, ExecutorError> {
+    pub(crate) async fn get(&self) -> Result<Connection, ExecutorError> {
         let end = Instant::now() + self.wait_max;
         let mut backoff = Backoff::default();
         loop {
@@ -90,7 +95,7 @@ impl Pool {
     }
 
     /// No more connections.
-    pub(super) fn close(&self) {
+    pub(crate) fn close(&self) {
         self.pool.close();
         self.readers.close();
     }
@@ -118,6 +123,19 @@ fn config(settings: &PostgresSettings) -> tokio_postgres::Config {
     config.options(options).application_name("syncline");
     config.tcp_user_timeout(SILENCE_MAX).keepalives_idle(SILENCE_MAX / 2).keepalives_interval(SILENCE_MAX / 10).keepalives_retries(5);
     config
+}
+
+fn tls(settings: &PostgresSettings) -> MakeRustlsConnect {
+    MakeRustlsConnect::new(ClientConfig::clone(&settings.address.tls))
+}
+
+/// A connection of its own, outside of any pool, whose messages the caller reads.
+pub(crate) async fn connect(settings: &PostgresSettings) -> Result<(Client, Line), ExecutorError> {
+    let wait_max = Duration::from_millis(settings.begin_wait_ms_max);
+    match timeout(wait_max, config(settings).connect(tls(settings))).await {
+        Ok(connected) => connected.map_err(|error| refused(PoolError::Backend(error))),
+        Err(_) => Err(ExecutorError::Unavailable("no connection to PostgreSQL in time".into())),
+    }
 }
 
 /// Whether the server may take a connection soon.

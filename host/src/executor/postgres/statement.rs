@@ -156,7 +156,7 @@ fn writes(sql: &str) -> bool {
 
 /// What PostgreSQL says, in the words of the contract.
 #[expect(clippy::needless_pass_by_value, reason = "for map_err")]
-pub(super) fn executor_error(error: Error) -> ExecutorError {
+pub(crate) fn executor_error(error: Error) -> ExecutorError {
     if let Some(error) = error.as_db_error() {
         return database_error(error);
     }

@@ -56,7 +56,7 @@ pub(crate) async fn upgrade(mut request: Request<Incoming>, visitor: &Visitor, m
     // Behind a proxy the connections of an address are the sockets of its clients.
     let permit = match visitor.permit() {
         Ok(permit) => permit,
-        Err(retry_after) => return too_many(retry_after),
+        Err(retry_after) => return too_many(Some(mount.as_ref()), retry_after),
     };
     let on_upgrade = hyper::upgrade::on(&mut request);
     let (parts, _body) = request.into_parts();

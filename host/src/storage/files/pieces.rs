@@ -11,12 +11,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use sha2::{Digest, Sha256};
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
 use super::{Folder, HEADER_BYTES_MAX, Header, MAGIC, blocking, damaged, storage_error, write_error};
-use crate::executor::sqlite::folder::hex;
 use crate::storage::memory::{ETAG_DIGITS, clamp_range, hashed_info};
 use crate::storage::{ObjectInfo, ObjectReader, ObjectWriter, OpenObject, PIECE_BYTES, StorageError};
 
@@ -44,12 +42,6 @@ pub(super) fn open(path: &Path, range: Option<(u64, u64)>) -> Result<OpenObject,
         file.seek(SeekFrom::Current(offset)).map_err(storage_error(path))?;
     }
     let reader = FileReader::begin(file, path, length)?;
-    // More than one piece cannot be compared with the hash before the first is sent.
-    let first = reader.first.as_deref().unwrap_or_default();
-    let whole = first.len() as u64 == header.size;
-    if whole && header.sha256.as_ref().is_some_and(|expected| hex(&Sha256::digest(first)) != *expected) {
-        return Err(damaged(path));
-    }
     Ok(OpenObject { info: header.into_info(), length, reader: Box::new(reader) })
 }
 
@@ -259,8 +251,11 @@ impl Drop for FileWriter {
 
 #[cfg(test)]
 mod tests {
+    use sha2::{Digest as _, Sha256};
+
     use super::super::TEMPORARY;
     use super::*;
+    use crate::executor::sqlite::folder::hex;
     use crate::storage::Objects as _;
     use crate::storage::files::{FileObjects, verify_object};
 

@@ -57,6 +57,7 @@ pub fn plan(settings: &str) -> Result<Plan, Vec<String>> {
         direct: None,
         object_cache_bytes: number("object_cache_bytes", 0),
         auto_replies: vec![("ping".into(), "pong".into())],
+        watch: None,
         warnings: Vec::new(),
     })
 }

@@ -9,11 +9,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
 use syncline::storage::KeyValue as _;
 use syncline::storage::sqlite::SqliteKeyValue;
 use syncline_tests::process::{Process, command, copy_data, data_folder};
 use syncline_tests::secsync::{Author, Snapshot};
+use syncline_tests::sha256;
 use syncline_tests::socket::Socket;
 
 use crate::cli::run;
@@ -59,8 +59,7 @@ async fn start(data: &Path, config: &Path) -> Process {
 fn shortened(value: &Value) -> Value {
     match value {
         Value::String(text) if text.len() > TEXT_BYTES_MAX => {
-            let digest: String = Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect();
-            json!({"sha256": digest, "bytes": text.len()})
+            json!({"sha256": sha256(text.as_ref()), "bytes": text.len()})
         }
         Value::Array(items) => items.iter().map(shortened).collect(),
         Value::Object(fields) => {

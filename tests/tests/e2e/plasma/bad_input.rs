@@ -1,6 +1,8 @@
 //! Input that no well-behaved client sends gets an answer that says what is wrong with it, whatever the database.
 
+use http::Method;
 use serde_json::{Value, json};
+use syncline_tests::http::request;
 use syncline_tests::plasma::{User, admin, alice, pull_body, push_body};
 
 use super::{everything, increment, serve, serve_with};
@@ -17,6 +19,20 @@ async fn status_of(user: User, bytes: &str) -> u16 {
     let mut connection = RawConnection::connect(user.address).await;
     connection.send(bytes.as_bytes()).await;
     connection.response(false).await.status
+}
+
+#[tokio::test]
+async fn what_the_host_refuses_for_the_mount_is_json_too() {
+    let server = serve_with(json!({"cors": {"origins": ["https://app.example"]}})).await;
+    let large = "y".repeat(70_000);
+    let refused = request(server.address, &Method::GET, "/sync/health", &[("x", &large)], "").await;
+    assert_eq!((refused.status, refused.json()), (431, json!({"error": "request-header-fields-too-large"})));
+    assert_eq!((refused.header("content-type"), refused.header("cache-control")), ("application/json", "no-store"));
+    assert_eq!(refused.header("access-control-allow-origin"), "https://app.example");
+    let elsewhere = request(server.address, &Method::GET, "/nothing", &[("x", &large)], "").await;
+    assert_eq!((elsewhere.status, elsewhere.body.len()), (431, 0));
+    let head = request(server.address, &Method::HEAD, "/sync/health", &[], "").await;
+    assert_eq!((head.status, head.body.len()), (200, 0));
 }
 
 #[tokio::test]

@@ -1,16 +1,16 @@
 //! Blobs (docs/protocols/plasma.md, section 10): over HTTP, on both databases, and in constant memory.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use http::Method;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
-use syncline_tests::http::{Answer, request};
+use syncline_tests::http::{Answer, request, try_request};
 use syncline_tests::plasma::{User, admin, alice, bob, mutation};
 use syncline_tests::process::{Process, command, data_folder};
 use syncline_tests::server::TestServer;
-use syncline_tests::{DEADLINE, eventually, postgres, scale};
+use syncline_tests::{DEADLINE, eventually, hex, postgres, scale, sha256};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -19,23 +19,15 @@ use super::{serve, serve_with};
 /// Bytes that are sent again and again.
 const BLOCK: &[u8] = &[b'x'; 1 << 20];
 
-fn hash(bytes: &[u8]) -> String {
-    hex(&Sha256::digest(bytes))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 async fn ask(user: User, method: &Method, hash: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
     let headers = [&[("authorization", user.token)], headers].concat();
     request(user.address, method, &format!("/sync/blob/{hash}"), &headers, body.to_vec()).await
 }
 
 async fn put(user: User, bytes: &[u8]) -> String {
-    let answer = ask(user, &Method::PUT, &hash(bytes), &[("content-type", "image/png")], bytes).await;
+    let answer = ask(user, &Method::PUT, &sha256(bytes), &[("content-type", "image/png")], bytes).await;
     assert_eq!(answer.status, 201, "{answer:?}");
-    hash(bytes)
+    sha256(bytes)
 }
 
 async fn get(user: User, hash: &str, headers: &[(&str, &str)]) -> Answer {
@@ -115,7 +107,7 @@ async fn the_newest_references_decide_and_older_ones_are_told_of() {
 async fn a_signed_url_needs_no_credentials_and_takes_no_other_body() {
     let server = serve().await;
     let user = alice(server.address);
-    let hash = hash(b"signed");
+    let hash = sha256(b"signed");
     let offer = user.post(&format!("/blob/{hash}/upload-url"), &json!({"size": 6, "contentType": "text/plain"})).await.json();
     let target = |url: &Value| {
         let origin = format!("http://{}", server.address);
@@ -138,8 +130,8 @@ async fn a_signed_url_needs_no_credentials_and_takes_no_other_body() {
 async fn what_nobody_refers_to_is_collected_and_lost_references_come_back() {
     let server = serve_with(json!({"blobs": {"requireUploaded": true}})).await;
     let user = alice(server.address);
-    let missing = user.push("g1", &[save(1, "d1", &hash(b"used"))]).await;
-    assert_eq!(missing["results"][0]["error"]["message"], format!("blob not uploaded: {}", hash(b"used")));
+    let missing = user.push("g1", &[save(1, "d1", &sha256(b"used"))]).await;
+    assert_eq!(missing["results"][0]["error"]["message"], format!("blob not uploaded: {}", sha256(b"used")));
     let (used, orphan) = (put(user, b"used").await, put(user, b"orphan").await);
     user.push("g1", &[save(2, "d1", &used), save(3, "d2", &used)]).await;
     let collect = async |body: Value| admin(server.address).post("/admin/gc", &body).await.json();
@@ -247,7 +239,7 @@ async fn an_upload_that_a_crash_cuts_off_leaves_nothing() {
     let process = start(folder.path(), "{}").await;
     let kept = put(alice(process.address), b"kept").await;
     alice(process.address).push("g1", &[save(1, "d1", &kept)]).await;
-    let hash = hash(&BLOCK.repeat(2));
+    let hash = sha256(&BLOCK.repeat(2));
     let begin = async || {
         let mut stream = begin_upload(process.address, &hash, 2).await;
         stream.write_all(BLOCK).await.expect("it can be sent");
@@ -267,21 +259,73 @@ async fn an_upload_that_a_crash_cuts_off_leaves_nothing() {
     assert_eq!(process.terminate().await, 0);
 }
 
-/// Removes the files of all objects of the mount behind the server's back.
-fn lose_objects(data: &Path) {
+/// The files of all objects of the mount.
+fn object_files(data: &Path) -> Vec<PathBuf> {
     let mut folders = vec![data.join("objects").join("plasma")];
-    let mut lost = 0;
+    let mut files = Vec::new();
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(folder).expect("it is a folder").map(|entry| entry.expect("it can be listed").path()) {
             if entry.is_dir() {
                 folders.push(entry);
             } else {
-                std::fs::remove_file(entry).expect("files can be removed");
-                lost += 1;
+                files.push(entry);
             }
         }
     }
-    assert!(lost > 0);
+    assert!(!files.is_empty());
+    files
+}
+
+/// Removes the files of all objects of the mount behind the server's back.
+fn lose_objects(data: &Path) {
+    object_files(data).into_iter().for_each(|file| std::fs::remove_file(file).expect("files can be removed"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_blob_is_never_sent_as_if_it_were_whole_and_its_bytes_mend_it() {
+    let folder = data_folder();
+    let process = start(folder.path(), "{}").await;
+    let (user, admin) = (alice(process.address), admin(process.address));
+    // Larger than a piece: its first bytes are sent before the last are read.
+    let bytes: Vec<u8> = (0..700_001_u32).map(|position| position as u8).collect();
+    let hash = put(user, &bytes).await;
+    user.push("g1", &[save(1, "d1", &hash)]).await;
+    let damage = |change: &dyn Fn(&mut Vec<u8>)| {
+        let files = object_files(folder.path());
+        assert_eq!(files.len(), 1);
+        let mut file = std::fs::read(&files[0]).expect("it is there");
+        change(&mut file);
+        std::fs::write(&files[0], file).expect("it can be written");
+    };
+    let failed = || async {
+        let text = request(process.address, &Method::GET, "/metrics", &[], "").await.body;
+        let text = String::from_utf8(text.to_vec()).expect("it is text");
+        text.lines().find_map(|line| line.strip_prefix("syncline_objects_failed_total{mount=\"plasma\"} ")?.parse::<u32>().ok())
+    };
+    assert_eq!(failed().await, Some(0));
+    damage(&|file| *file.last_mut().expect("it has bytes") ^= 1);
+    let path = format!("/sync/blob/{hash}");
+    let cut = try_request(process.address, &Method::GET, &path, &[("authorization", user.token)], Vec::new().into()).await;
+    assert!(cut.is_err(), "{cut:?}");
+    assert_eq!(failed().await, Some(1));
+    assert_eq!(get(user, &hash, &[("range", "bytes=0-9")]).await.body, bytes[..10], "a part that can be read is sent");
+    assert_eq!(ask(user, &Method::PUT, &hash, &[], &bytes).await.status, 201, "its bytes mend it");
+    assert!(get(user, &hash, &[]).await.body == bytes);
+    assert_eq!(ask(user, &Method::PUT, &hash, &[], &bytes).await.status, 200, "it is whole");
+    // What was replaced goes when nobody waits for it any more.
+    let alone = || async { (object_files(folder.path()).len() == 1).then_some(()) };
+    eventually("the damaged file goes", alone).await;
+    // A file that lost its end.
+    damage(&|file| file.truncate(file.len() - 1));
+    assert_eq!(get(user, &hash, &[]).await.status, 503);
+    let reconciled = admin.post("/admin/reconcile", &json!({})).await;
+    let names = json!([hash]);
+    assert_eq!((reconciled.status, &reconciled.json()["missingBlobs"], &reconciled.json()["damagedBlobs"]), (200, &names, &names));
+    assert_eq!(ask(user, &Method::PUT, &hash, &[], &bytes).await.status, 201);
+    assert!(get(user, &hash, &[]).await.body == bytes);
+    assert_eq!(admin.post("/admin/reconcile", &json!({})).await.json()["missingBlobs"], json!([]));
+    eventually("nothing is left of the damaged ones", alone).await;
+    assert_eq!(process.terminate().await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -4,9 +4,11 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
-use syncline_tests::plasma::{Events, Mirror, User, alice, bob, mutation, pull_body};
+use syncline_tests::http::Answer;
+use syncline_tests::plasma::{Events, Mirror, User, admin, alice, bob, mutation, pull_body};
 use syncline_tests::server::TestServer;
 use syncline_tests::socket::Socket;
+use tokio::task::JoinHandle;
 
 use super::{create_todo, increment, serve};
 
@@ -140,15 +142,36 @@ async fn the_past_is_read_as_it_was() {
     }
 }
 
+/// A pull of a user that waits.
+async fn wait(server: &TestServer, reader: User) -> JoinHandle<Answer> {
+    let waiting = tokio::spawn(async move { reader.post("/pull?wait=60000", &pull_body("h", &json!(0))).await });
+    let runtime = server.server().handle().runtime();
+    let waits = || async { (runtime.status().iter().map(|mount| mount.connections).sum::<u64>() == 1).then_some(()) };
+    syncline_tests::eventually("the pull waits", waits).await;
+    waiting
+}
+
+#[tokio::test]
+async fn a_pull_that_waits_ends_when_its_user_is_revoked_or_its_client_group_forgotten() {
+    let server = serve().await;
+    let (reader, admin) = (bob(server.address), admin(server.address));
+    reader.pull("h", &Value::Null).await;
+    let revoked = wait(&server, reader).await;
+    assert_eq!(admin.post("/admin/revoke", &json!({"userId": "bob"})).await.status, 200);
+    let answer = revoked.await.expect("it is answered");
+    assert_eq!((answer.status, &answer.json()["error"]), (401, &json!("unauthorized")));
+    let forgotten = wait(&server, reader).await;
+    assert_eq!(admin.post("/admin/forget", &json!({"clientGroupID": "h"})).await.json()["forgotten"], true);
+    let answer = forgotten.await.expect("it is answered");
+    assert_eq!((answer.status, answer.json()), (200, json!({"error": "ClientStateNotFound"})));
+}
+
 #[tokio::test]
 async fn a_pull_that_waits_is_answered_when_something_is_new() {
     let server = serve().await;
     let (writer, reader) = (alice(server.address), bob(server.address));
     reader.pull("h", &Value::Null).await;
-    let waiting = tokio::spawn(async move { reader.post("/pull?wait=60000", &pull_body("h", &json!(0))).await });
-    let runtime = server.server().handle().runtime();
-    let waits = || async { (runtime.status().iter().map(|mount| mount.connections).sum::<u64>() == 1).then_some(()) };
-    syncline_tests::eventually("the pull waits", waits).await;
+    let waiting = wait(&server, reader).await;
     writer.push("g", &[increment("c", 1, "k", 1)]).await;
     let answer = waiting.await.expect("it is answered");
     assert_eq!((answer.status, answer.json()["cookie"].clone()), (200, json!(1)));

@@ -10,6 +10,7 @@ mod live;
 mod pokes;
 mod pull;
 mod push;
+mod triggers;
 mod visibility;
 
 use serde_json::{Value, json};

@@ -7,14 +7,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use http::Method;
 use serde_json::json;
-use sha2::{Digest as _, Sha256};
 use syncline::server::limits::Limits;
 use syncline::storage::StorageError;
 use syncline::storage::files::FileObjects;
 use syncline::storage::{ObjectInfo, ObjectWriter, Objects, OpenObject};
 use syncline_tests::http::{Answer, request};
 use syncline_tests::server::{Setup, TestServer};
-use syncline_tests::{DEADLINE, eventually};
+use syncline_tests::{DEADLINE, eventually, sha256};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -35,10 +34,6 @@ async fn server_on_files(limits: Limits) -> (TestServer, TempDir) {
 
 fn content(bytes: usize) -> Vec<u8> {
     (0..bytes).map(|position| (position % 253) as u8).collect()
-}
-
-fn hash(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 async fn put(address: SocketAddr, target: &str, body: Vec<u8>) -> String {
@@ -64,9 +59,9 @@ async fn no_drafts(folder: &Path) {
 async fn a_body_becomes_an_object_and_an_object_a_body() {
     let (server, folder) = server_on_files(Limits::default()).await;
     let large = content(LARGE_BYTES);
-    let stored = |key: &str, bytes: &[u8], existed: bool| format!("stored {key} {} {} {existed}", bytes.len(), hash(bytes));
+    let stored = |key: &str, bytes: &[u8], existed: bool| format!("stored {key} {} {} {existed}", bytes.len(), sha256(bytes));
     assert_eq!(put(server.address, "large", large.clone()).await, stored("large", &large, false));
-    assert_eq!(put(server.address, &format!("large?sha={}", hash(&large)), large.clone()).await, stored("large", &large, true));
+    assert_eq!(put(server.address, &format!("large?sha={}", sha256(&large)), large.clone()).await, stored("large", &large, true));
     assert_eq!(put(server.address, "empty", Vec::new()).await, stored("empty", b"", false));
     assert_eq!(put(server.address, "small", b"small".to_vec()).await, stored("small", b"small", false));
     for (target, expected) in [
@@ -94,7 +89,7 @@ async fn a_body_becomes_an_object_and_an_object_a_body() {
 async fn a_body_that_is_not_right_leaves_nothing() {
     let (server, folder) = server_on_files(Limits::default()).await;
     let large = content(LARGE_BYTES);
-    assert_eq!(put(server.address, &format!("k?sha={}", hash(b"other")), large).await, "wrong hash");
+    assert_eq!(put(server.address, &format!("k?sha={}", sha256(b"other")), large).await, "wrong hash");
     assert_eq!(put(server.address, "k?max=4", b"hello".to_vec()).await, "too large");
     // Without a size only counting tells.
     let mut stream = TcpStream::connect(server.address).await.expect("the server listens");
@@ -144,7 +139,7 @@ async fn a_client_that_asks_first_sends_only_what_is_wanted() {
     let mut rest = String::new();
     let read = tokio::time::timeout(DEADLINE, stream.read_to_string(&mut rest)).await;
     read.expect("it is answered within the deadline").expect("it can be read");
-    assert!(rest.contains(&format!("stored k 5 {} false", hash(b"hello"))), "{rest}");
+    assert!(rest.contains(&format!("stored k 5 {} false", sha256(b"hello"))), "{rest}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
