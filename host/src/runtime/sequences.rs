@@ -63,6 +63,10 @@ struct Row {
     doubtful: bool,
     /// It is asked until nothing comes any more.
     to_the_end: bool,
+    /// After which sequence it was asked.
+    asked_after: u64,
+    /// The last that was held then. What came since may have a predecessor that the answer could not know yet.
+    held_when_asked: u64,
 }
 
 #[derive(Debug, Default)]
@@ -184,20 +188,22 @@ impl Sequences {
         row.to_the_end = std::mem::take(&mut row.doubtful);
         let is_wanted = row.to_the_end || !row.held.is_empty();
         row.asking = is_wanted;
+        row.asked_after = row.last;
+        row.held_when_asked = row.held.last_key_value().map_or(0, |(sequence, _)| *sequence);
         is_wanted.then_some(row.last)
     }
 
-    /// The component has answered: what comes after the sequence that was asked for. Without anything new the host goes on
-    /// with what is held.
+    /// The component has answered: what comes after the sequence that was asked for. Where that is nothing the host goes on
+    /// with what was held when it was asked.
     pub fn refilled(&mut self, topic: &str, key: &str, publications: Vec<Publication>) -> Vec<Step> {
         let mut steps = Vec::new();
         let Some(row) = self.topics.get_mut(topic).and_then(|topic| topic.rows.get_mut(key)) else { return steps };
-        let mut is_new = false;
+        let mut is_answered = false;
         for publication in publications {
             match &publication.order {
                 Some(order) if publication.topic == topic && order.key == key => {
+                    is_answered |= order.sequence > row.asked_after;
                     if order.sequence > row.last {
-                        is_new = true;
                         row.last = order.sequence;
                         // What was held says whom it is not for.
                         steps.push(Step::FanOut(row.held.remove(&order.sequence).unwrap_or(publication)));
@@ -208,12 +214,15 @@ impl Sequences {
         }
         row.held = row.held.split_off(&(row.last + 1));
         row.follow(&mut steps);
-        row.doubtful |= row.to_the_end && is_new;
-        if !is_new {
-            for (sequence, publication) in std::mem::take(&mut row.held) {
-                row.last = sequence;
-                steps.push(Step::FanOut(publication));
+        row.doubtful |= row.to_the_end && is_answered;
+        if !is_answered {
+            while let Some(first) = row.held.first_entry()
+                && *first.key() <= row.held_when_asked
+            {
+                row.last = *first.key();
+                steps.push(Step::FanOut(first.remove()));
             }
+            row.follow(&mut steps);
         }
         steps
     }
@@ -369,6 +378,17 @@ mod tests {
     }
 
     #[test]
+    fn what_comes_after_the_question_waits_for_the_next_answer() {
+        let mut sequences = joined(4);
+        assert_eq!(sequences.missed(), [ask()]);
+        assert_eq!(sequences.wanted("t", "k"), Some(4));
+        assert_eq!(seen(sequences.offer(publication(6))), (vec![], false), "5 was committed when the answer was on its way");
+        assert_eq!(seen(sequences.refilled("t", "k", Vec::new())), (vec![], false));
+        assert_eq!(sequences.wanted("t", "k"), Some(4));
+        assert_eq!(seen(sequences.refilled("t", "k", [5, 6].map(publication).into())), (vec![5, 6], false));
+    }
+
+    #[test]
     fn those_who_join_together_miss_nothing_of_what_the_first_of_them_had_not_read() {
         let mut sequences = Sequences::default();
         sequences.subscribes("t", true, 1, 1);
@@ -429,29 +449,40 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever comes in whatever order, lost and doubled, whoever listens gets each once and in order.
+        /// Whatever comes in whatever order, lost and doubled, also between a question and its answer, whoever listens gets each
+        /// once and in order.
         #[test]
-        fn all_come_once_and_in_order(events in prop::collection::vec((1_u64..30, 0_u8..10), 0..200)) {
+        fn all_come_once_and_in_order(events in prop::collection::vec((1_u64..30, 0_u8..12), 0..200)) {
             let (mut sequences, mut told, mut asks) = (joined(0), Vec::new(), false);
             let mut committed = 0;
-            let answer = |sequences: &mut Sequences, told: &mut Vec<u64>, committed: u64| {
-                while let Some(after) = sequences.wanted("t", "k") {
-                    told.extend(seen(sequences.refilled("t", "k", (after + 1..=committed).take(3).map(publication).collect())).0);
-                }
-            };
+            let mut on_its_way = None;
+            let read = |after: u64, committed: u64| (after + 1..=committed).take(3).map(publication).collect::<Vec<_>>();
             for (sequence, what) in events {
-                committed = committed.max(sequence);
-                let steps = if what == 0 { sequences.missed() } else { sequences.offer(publication(sequence)) };
-                let (new, asked) = seen(steps);
-                told.extend(new);
-                asks |= asked;
-                if asks && what > 6 {
-                    answer(&mut sequences, &mut told, committed);
-                    asks = false;
+                match what {
+                    // Who asks takes the answer, then asks again.
+                    9.. if asks => {
+                        if let Some(answer) = on_its_way.take() {
+                            told.extend(seen(sequences.refilled("t", "k", answer)).0);
+                        }
+                        on_its_way = sequences.wanted("t", "k").map(|after| read(after, committed));
+                        asks = on_its_way.is_some();
+                    }
+                    _ => {
+                        committed = committed.max(sequence);
+                        let steps = if what == 0 { sequences.missed() } else { sequences.offer(publication(sequence)) };
+                        let (new, asked) = seen(steps);
+                        told.extend(new);
+                        asks |= asked;
+                    }
                 }
             }
+            if let Some(answer) = on_its_way {
+                told.extend(seen(sequences.refilled("t", "k", answer)).0);
+            }
             sequences.missed();
-            answer(&mut sequences, &mut told, committed);
+            while let Some(after) = sequences.wanted("t", "k") {
+                told.extend(seen(sequences.refilled("t", "k", read(after, committed))).0);
+            }
             prop_assert_eq!(told, (1..=committed).collect::<Vec<_>>());
         }
     }
