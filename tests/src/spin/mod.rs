@@ -6,6 +6,7 @@
 //! surprising, so is this, and the tests `spin` of `e2e` hold both to it. Absent: TLS, routes, other triggers.
 
 mod bindings;
+mod composed;
 mod config;
 mod host;
 mod instance;
@@ -20,6 +21,7 @@ mod variables;
 
 use std::net::SocketAddr;
 
+pub use composed::composed;
 pub use config::config;
 pub use host::{FakeSpin, SpinSettings};
 pub use up::{SpinUp, version};

@@ -4,6 +4,7 @@ mod http;
 mod keys;
 mod outbound;
 mod postgres;
+mod redis;
 mod sqlite;
 
 use std::path::Path;
