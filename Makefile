@@ -2,7 +2,7 @@
 #   make run    installs what is missing, builds, serves on 127.0.0.1:8787
 #   make test   everything that continuous integration runs
 #   make bench  measures, beside baselines in the same run (docs/benchmarks.md)
-.PHONY: run build component test bench lint unit postgres clients fuzz docs clean tools cxx node nextest initdb chromium
+.PHONY: run build component test bench lint unit postgres spin-fake spin-test clients fuzz docs clean tools cxx node nextest initdb chromium
 
 CARGO ?= cargo
 ARGS ?=
@@ -18,7 +18,7 @@ build: tools
 component: tools
 	$(CARGO) build --profile component --locked --target wasm32-wasip2 -p syncline-component -p syncline-app-empty -p syncline-services --target-dir target/component
 
-test: build lint unit postgres clients fuzz
+test: build lint unit postgres spin-fake spin-test clients fuzz
 
 lint: tools
 	$(CARGO) fmt --all --check
@@ -33,6 +33,14 @@ unit: build nextest initdb
 # The stories of the protocols once more, with every server's data in PostgreSQL.
 postgres: build nextest initdb
 	SYNCLINE_TEST_EXECUTOR=postgres tests/with-postgres $(CARGO) nextest run --release --locked --no-fail-fast --profile postgres
+
+# Stories of plasma once more, with the composed component on a fake of Spin (tests/src/spin).
+spin-fake: build nextest initdb
+	SYNCLINE_TEST_HOST=spin tests/with-postgres $(CARGO) nextest run --release --locked --no-fail-fast --profile spin
+
+# The same on Fermyon's Spin, where that is installed.
+spin-test: build nextest initdb
+	SYNCLINE_TEST_HOST=spin-up tests/with-spin tests/with-postgres $(CARGO) nextest run --release --locked --no-fail-fast --profile spin
 
 # Real clients from npm against the binary that was just built; plasma's once more with the rows in PostgreSQL.
 clients: build node chromium initdb

@@ -14,6 +14,7 @@ pub mod s3;
 pub mod secsync;
 pub mod server;
 pub mod socket;
+pub mod spin;
 pub mod stream;
 pub mod tls;
 

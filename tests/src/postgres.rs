@@ -129,6 +129,18 @@ pub async fn of_folder(folder: &Path) -> Arc<PostgresSchemas> {
     OF_FOLDERS.lock().entry(folder.to_owned()).or_insert(made).clone()
 }
 
+/// The address of a whole database that belongs to a data folder, for who knows no schemas; made when it is first asked for.
+pub async fn database_of_folder(folder: &Path) -> String {
+    let schemas = of_folder(folder).await;
+    let (address, name) = schemas.url().split_once("?schema_prefix=").expect("the URL has a prefix");
+    let mut session = Session::start(schemas.psql(&[]));
+    if session.run(&format!("SELECT 1 FROM pg_database WHERE datname = '{name}'")).is_empty() {
+        session.run(&format!("CREATE DATABASE {name}"));
+    }
+    let (server, _) = address.rsplit_once('/').expect("the address names a database");
+    format!("{server}/{name}")
+}
+
 /// The schemas that belong to a data folder, if a server has kept data for it there.
 pub fn known(folder: &Path) -> Option<Arc<PostgresSchemas>> {
     OF_FOLDERS.lock().get(folder).cloned()

@@ -1,4 +1,4 @@
-//! A server in this process, with any backends.
+//! A server in this process, with any backends; or the same component under Spin (`SYNCLINE_TEST_HOST`, see [`spin`]).
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -19,13 +19,16 @@ use syncline::storage::memory::{MemoryKeyValue, MemoryObjects};
 use syncline::storage::{Objects, Storage};
 use tempfile::TempDir;
 
-use crate::postgres;
+use crate::{postgres, spin};
 
 /// A server in this process. Dropping it leaves its tasks to the test's runtime; [`TestServer::stop`] ends it in order.
 pub struct TestServer {
     /// Where it listens.
     pub address: SocketAddr,
+    /// None under Spin, and when it was stopped.
     server: Option<Server>,
+    /// None in this process.
+    spin: Option<spin::Spin>,
     folder: Arc<TempDir>,
 }
 
@@ -103,6 +106,9 @@ impl TestServer {
 
     /// Starts a server, or says why not.
     pub async fn try_with(setup: Setup) -> anyhow::Result<Self> {
+        if let Some(kind) = spin::chosen() {
+            return Self::under_spin(kind, setup).await;
+        }
         let folder = match setup.folder {
             Some(folder) => folder,
             None => Arc::new(tempfile::tempdir()?),
@@ -128,7 +134,27 @@ impl TestServer {
         };
         let server = Server::start(runtime, &setup.mounts, settings).await?;
         let address = server.addresses()[0];
-        Ok(Self { address, server: Some(server), folder })
+        Ok(Self { address, server: Some(server), spin: None, folder })
+    }
+
+    /// Starts the composed component with what a setup says, as far as Spin can do it.
+    async fn under_spin(kind: spin::Kind, setup: Setup) -> anyhow::Result<Self> {
+        let backends = [setup.executor.is_some(), setup.objects.is_some(), setup.pubsub.is_some()];
+        let around = [!setup.tls.is_empty(), !setup.trusted_proxies.is_empty()];
+        anyhow::ensure!(!backends.contains(&true) && !around.contains(&true), "what the test brings along cannot be had under Spin");
+        let folder = match setup.folder {
+            Some(folder) => folder,
+            None => Arc::new(tempfile::tempdir()?),
+        };
+        let mut settings = spin::SpinSettings::new(spin::composed(kind, &setup.component, &setup.mounts)?, folder.path());
+        let database = match postgres::is_chosen() {
+            true => Some(postgres::database_of_folder(folder.path()).await),
+            false => None,
+        };
+        let config = spin::config(&setup.mounts, database.as_deref(), setup.admin_token.as_deref());
+        settings.variables.insert("config".into(), config.to_string());
+        let spin = spin::Spin::start(kind, settings).await?;
+        Ok(Self { address: spin.address(), server: None, spin: Some(spin), folder })
     }
 
     /// Exchanges component and mounts.
@@ -141,6 +167,9 @@ impl TestServer {
         if let Some(server) = self.server.take() {
             server.stop().await;
         }
+        if let Some(spin) = self.spin.take() {
+            spin.stop().await;
+        }
         self.folder.clone()
     }
 
@@ -151,7 +180,7 @@ impl TestServer {
 
     /// Where it listens, the main listener first.
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.server.as_ref().map(|server| server.addresses().to_vec()).unwrap_or_default()
+        self.server.as_ref().map_or_else(|| vec![self.address], |server| server.addresses().to_vec())
     }
 
     /// The folder of its data.

@@ -4,7 +4,7 @@
 //! `plasma` that protocol, `tls` what is encrypted on the way, `hostile` clients that mean harm, `apps` what users write
 //! themselves, `cli` the command, `files` folders that are served,
 //! `operations` what whoever runs the server does, `sequencer` who may give out which version, `executors` and `postgres` databases,
-//! `several` servers that share one, `component` what the component may ask its host for.
+//! `several` servers that share one, `spin` what the fake of Spin promises, `component` what the component may ask its host for.
 
 mod apps;
 mod bad_input;
@@ -26,5 +26,6 @@ mod s3;
 mod sequencer;
 mod server;
 mod several;
+mod spin;
 mod support;
 mod tls;
