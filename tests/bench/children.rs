@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail, ensure};
 use async_trait::async_trait;
 use rusqlite::Connection;
+use syncline_tests::spin::{self, SpinSettings};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout};
 
@@ -25,6 +26,7 @@ pub fn run(arguments: &[String]) -> anyhow::Result<bool> {
         ["child", "raw", "plasma", file, group] => raw(RawRows::Plasma, Path::new(file), group.parse()?)?,
         ["child", "bare", "messages", readers] => bare_messages(readers.parse()?)?,
         ["child", "bare", "events", readers] => bare_events(readers.parse()?)?,
+        ["child", "spin", kind, component, config, folder] => spin(kind, Path::new(component), Path::new(config), Path::new(folder))?,
         _ => return Ok(false),
     }
     Ok(true)
@@ -84,6 +86,22 @@ fn raw(rows: RawRows, file: &Path, group: u32) -> anyhow::Result<()> {
         println!("{}", serde_json::to_string(&sample)?);
     }
     Ok(())
+}
+
+/// Serves a composed component as Spin does, or starts the real one, until this process is killed.
+fn spin(kind: &str, component: &Path, config: &Path, folder: &Path) -> anyhow::Result<()> {
+    let kind = if kind == "up" { spin::Kind::Up } else { spin::Kind::Fake };
+    let mut settings = SpinSettings::new(std::fs::read(component)?, folder);
+    settings.variables.insert("config".into(), std::fs::read_to_string(config)?);
+    std::fs::create_dir_all(folder)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let running = spin::Spin::start(kind, settings).await?;
+        println!("listening on http://{}", running.address());
+        let () = std::future::pending().await;
+        drop(running);
+        Ok(())
+    })
 }
 
 /// Takes one writer and so many readers, the readers first, and writes each message of the writer to all of them, framed

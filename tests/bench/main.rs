@@ -17,6 +17,7 @@ mod plasma;
 mod report;
 mod secsync;
 mod server;
+mod spin;
 mod wire;
 
 use context::Context;
@@ -30,8 +31,12 @@ const USAGE: &str = "options: --only TEXT (part of a case's name, such as secsyn
 type Judgement = fn(&[Case], Disk) -> Vec<Target>;
 
 /// The parts of the report, what the names of their cases begin with, and who judges their figures.
-const PARTS: [(&str, Judgement); 3] =
-    [("secsync", secsync::targets::judge), ("plasma", plasma::targets::judge), ("plasma-reads", plasma::targets::judge_reads)];
+const PARTS: [(&str, Judgement); 4] = [
+    ("secsync", secsync::targets::judge),
+    ("plasma", plasma::targets::judge),
+    ("plasma-reads", plasma::targets::judge_reads),
+    ("spin", |_, _| Vec::new()),
+];
 
 struct Options {
     context: Context,
@@ -101,6 +106,7 @@ fn run() -> anyhow::Result<()> {
     local.block_on(&runtime, async {
         secsync::run(&mut context).await;
         plasma::run(&mut context).await;
+        spin::run(&mut context).await;
     });
 
     let (command, commit) = (command(&context), commit(&root));

@@ -61,6 +61,13 @@ impl Server {
         Rc::new(Self { name: name.to_owned(), address, process, _running: running, _folder: folder })
     }
 
+    /// A program that may start others: the last of them is measured.
+    pub async fn spawn_below(name: &str, command: Command, folder: Option<Rc<TempDir>>) -> anyhow::Result<Rc<Self>> {
+        let running = Process::spawn(command).await;
+        let (address, process) = (running.address, last_below(running.id())?);
+        Ok(Rc::new(Self { name: name.to_owned(), address, process, _running: running, _folder: folder }))
+    }
+
     /// Our own server, on a folder of its own below `disk`.
     pub async fn syncline(disk: &Path, launch: impl Into<Launch>) -> anyhow::Result<Rc<Self>> {
         let (launch, folder) = (launch.into(), Rc::new(TempDir::new_in(disk)?));
@@ -92,6 +99,12 @@ impl Server {
         command.args(["child", "bare", kind, &readers.to_string()]);
         Ok(Self::spawn("bare loop", command, None).await)
     }
+}
+
+/// The process that a process started, and so on.
+fn last_below(process: u32) -> anyhow::Result<u32> {
+    let children = std::fs::read_to_string(format!("/proc/{process}/task/{process}/children"))?;
+    children.split_whitespace().next().map_or(Ok(process), |child| last_below(child.parse()?))
 }
 
 /// Where the real clients are.

@@ -20,7 +20,7 @@ pub mod raw;
 mod reads;
 mod settings;
 pub mod targets;
-mod workers;
+pub mod workers;
 
 use postgres::{PgBench, Postgres};
 use settings::{launch, peer};

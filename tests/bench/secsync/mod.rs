@@ -18,7 +18,7 @@ mod logic;
 pub mod raw;
 mod settings;
 pub mod targets;
-mod workers;
+pub mod workers;
 
 use settings::{PLAIN, Settings};
 use workers::{FanOut, Loader, Writer};
