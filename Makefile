@@ -2,7 +2,7 @@
 #   make run    installs what is missing, builds, serves on 127.0.0.1:8787
 #   make test   everything that continuous integration runs
 #   make bench  measures, beside baselines in the same run (docs/benchmarks.md)
-.PHONY: run build component test bench lint unit postgres spin-fake spin-test clients fuzz docs clean tools cxx node nextest initdb chromium
+.PHONY: run build component test bench lint unit postgres spin-fake spin-test spin-docs clients fuzz docs clean tools cxx node nextest initdb chromium
 
 CARGO ?= cargo
 ARGS ?=
@@ -41,6 +41,11 @@ spin-fake: build nextest initdb
 # The same on Fermyon's Spin, where that is installed.
 spin-test: build nextest initdb
 	SYNCLINE_TEST_HOST=spin-up tests/with-spin tests/with-postgres $(CARGO) nextest run --release --locked --no-fail-fast --profile spin
+
+# Writes the table of docs/spin.md by trying what works.
+spin-docs: build nextest initdb
+	SYNCLINE_WRITE_DOCS=1 tests/with-postgres $(CARGO) nextest run --release --locked -E 'test(the_page_says_what_works_where)'
+	SYNCLINE_WRITE_DOCS=1 SYNCLINE_TEST_HOST=spin-up tests/with-spin tests/with-postgres $(CARGO) nextest run --release --locked -E 'test(the_page_says_what_works_where)'
 
 # Real clients from npm against the binary that was just built; plasma's once more with the rows in PostgreSQL.
 clients: build node chromium initdb
