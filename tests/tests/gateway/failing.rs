@@ -82,6 +82,8 @@ async fn a_trap_ends_its_connection_and_no_other() {
     double.let_go(8);
     for client in &mut good {
         assert_eq!(client.hear().await, "1");
+        let counts: Vec<_> = made(&double, client.id);
+        assert_eq!(counts, [("count".to_owned(), false)], "the trap is none of its concern");
         assert_eq!(client.ask("count").await, "2");
     }
     assert_eq!(bad.socket.closed().await, plan::FAILED);

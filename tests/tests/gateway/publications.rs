@@ -74,6 +74,24 @@ async fn a_subscription_begins_at_its_position_however_late_its_answer_comes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_subscription_that_begins_further_on_hears_nothing_from_before() {
+    let double = Double::start().await;
+    let gateway = Front::start(&double).await;
+    let (mut early, mut late) = (gateway.connect().await, gateway.connect().await);
+    assert_eq!(early.ask("join town").await, "joined town");
+    // Published, and nobody is told of it yet.
+    (0..3).for_each(|number| double.world().publish("town", &number.to_string()));
+    assert_eq!(late.ask("peek town").await, "joined town");
+    double.publish("town", "for both");
+    for expected in ["0", "1", "2", "for both"] {
+        assert_eq!(early.hear().await, expected);
+    }
+    assert_eq!(late.hear().await, "for both");
+    assert_eq!(late.ask("say town more").await, "more");
+    double.is_content();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn whoever_listens_is_closed_where_publications_were_missed() {
     let double = Double::start().await;
     let gateway = Front::start(&double).await;

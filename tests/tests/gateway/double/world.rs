@@ -2,7 +2,7 @@
 //!
 //! Words of a client, one frame each: `count` answers how many came (kept in the attachment), `join T` listens to a topic,
 //! `follow T` does so and has the logic make the frames, `leave T`, `say T X` publishes and answers `said X`, `latest`,
-//! `to ID X` sends to one connection, `big N` answers so many bytes, `wait` and `join-wait T` answer when the test lets them,
+//! `peek T` joins with an answer that brings no publications, `to ID X` sends to one connection, `big N` answers so many bytes, `wait` and `join-wait T` answer when the test lets them,
 //! `work X` does it as a task, `alarm MS`, `later` puts itself off once, `trap`, `fail`, `close`.
 
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -159,7 +159,8 @@ impl World {
         let (reply, changes) = self.reply(call, connection, &words, after);
         self.lanes.remove(&connection);
         self.running.remove(&call.id);
-        let published = self.published(after);
+        let nothing = wire::Published { next: after, ..wire::Published::default() };
+        let published = if words.iter().any(|word| word.starts_with("peek")) { nothing } else { self.published(after) };
         self.remembered.insert(call.id, (reply.clone(), changes.clone(), self.newest()));
         answered(call, reply, changes, published)
     }
@@ -216,7 +217,7 @@ impl World {
         let mut say = |text: String| outcome.send.push(wire::Frame::Text(text));
         match verb {
             "count" => say(count.to_string()),
-            "join" | "follow" | "join-wait" => {
+            "join" | "follow" | "join-wait" | "peek" => {
                 let mode = if verb == "follow" { wire::Mode::Deliver } else { wire::Mode::ForwardText };
                 let subscription = wire::Subscription {
                     topic: first.into(),
