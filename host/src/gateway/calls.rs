@@ -3,6 +3,7 @@
 //! A call whose answer does not come is sent again under its id, and the deployment sees to it that it is made no more than
 //! once (or made again with `failure` set, where it cannot tell). After a while it has failed by the contract.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -73,6 +74,9 @@ enum Line {
     Tasks,
 }
 
+/// Whether one of the calls is still being made.
+struct Busy(bool);
+
 /// What becomes of a call without an answer.
 #[derive(Debug, PartialEq, Eq)]
 enum Next {
@@ -142,19 +146,44 @@ impl Calls {
 
     async fn send(self: Arc<Self>, line: Line, batch: Vec<Pending>) {
         let was_alone = batch.len() == 1;
-        let mut open = batch.into_iter().collect();
+        let mut open = VecDeque::from(batch);
         let exchanged = self.exchange(&mut open, line).await;
         self.upstream.reached(exchanged.as_ref().map(|_| ()));
+        match exchanged {
+            Ok(_) => {}
+            Err(Unanswered::Fell) if !was_alone => self.one_by_one(line, open).await,
+            Err(error) => open.into_iter().for_each(|pending| self.unanswered(line, pending, &error, was_alone)),
+        }
         self.line(line).lock().ended();
         self.start(line);
-        let Err(error) = exchanged else { return };
+    }
+
+    /// A batch fell: of the calls without an answer the first ones were made, then one fell, and the others were never begun.
+    /// So they are asked for one after the other until that one is found.
+    async fn one_by_one(self: &Arc<Self>, line: Line, mut open: VecDeque<Pending>) {
+        while let Some(mut pending) = open.pop_front() {
+            pending.call.retry = true;
+            let mut one = VecDeque::from([pending]);
+            match self.exchange(&mut one, line).await {
+                Ok(Busy(false)) => {}
+                // It was begun, and not ended.
+                Ok(Busy(true)) => break,
+                Err(error) => {
+                    one.into_iter().for_each(|pending| self.unanswered(line, pending, &error, true));
+                    if !matches!(error, Unanswered::Fell) {
+                        open.drain(..).for_each(|pending| self.unanswered(line, pending, &error, false));
+                    }
+                    break;
+                }
+            }
+        }
         for pending in open {
-            self.unanswered(line, pending, &error, was_alone);
+            self.push(line, pending);
         }
     }
 
     /// Sends calls and takes their answers, as they come. Those that are left have none.
-    async fn exchange(self: &Arc<Self>, open: &mut std::collections::VecDeque<Pending>, line: Line) -> Result<(), Unanswered> {
+    async fn exchange(self: &Arc<Self>, open: &mut VecDeque<Pending>, line: Line) -> Result<Busy, Unanswered> {
         let patience =
             open.iter().map(|pending| pending.waiter.deadline).fold(WAY, Duration::saturating_add).min(REQUEST_MAX.max(longest(open)));
         let (mut calls, mut waiters) = (Vec::with_capacity(open.len()), Vec::with_capacity(open.len()));
@@ -172,9 +201,12 @@ impl Calls {
             Unanswered::TooLarge
         })?;
         let mut body = self.upstream.post(wire::CALLS, encoded, patience).await?;
-        let mut pieces = wire::Pieces::default();
+        let (mut pieces, mut busy) = (wire::Pieces::default(), Busy(false));
         loop {
-            while let Some(answer) = pieces.next(wire::ANSWER_BYTES_MAX).map_err(|error| Unanswered::Broken(error.to_string()))? {
+            while let Some(answer) =
+                pieces.next::<wire::CallAnswer>(wire::ANSWER_BYTES_MAX).map_err(|error| Unanswered::Broken(error.to_string()))?
+            {
+                busy.0 |= matches!(answer.reply, wire::Reply::Busy);
                 self.answered(open, answer, line)?;
             }
             match timeout_at(end, body.frame()).await {
@@ -184,17 +216,12 @@ impl Calls {
                 Ok(None) => break,
             }
         }
-        pieces.end().map_err(|error| Unanswered::Broken(error.to_string()))?;
-        if open.is_empty() { Ok(()) } else { Err(Unanswered::Broken(format!("{} calls without an answer", open.len()))) }
+        // What a trap leaves of an answer that has begun may look like its end.
+        if pieces.end().is_ok() && open.is_empty() { Ok(busy) } else { Err(Unanswered::Fell) }
     }
 
     /// The answer to the first of these calls.
-    fn answered(
-        self: &Arc<Self>,
-        open: &mut std::collections::VecDeque<Pending>,
-        answer: wire::CallAnswer,
-        line: Line,
-    ) -> Result<(), Unanswered> {
+    fn answered(self: &Arc<Self>, open: &mut VecDeque<Pending>, answer: wire::CallAnswer, line: Line) -> Result<(), Unanswered> {
         let Some(pending) = open.pop_front_if(|pending| pending.call.id == answer.id) else {
             return Err(Unanswered::Broken("an answer to another call".into()));
         };
@@ -253,7 +280,6 @@ fn after(error: &Unanswered, is_upgrade: bool, was_alone: bool, pending: &Pendin
         Unanswered::Unreachable(_) | Unanswered::Refused(_) => Next::Again { alone: *alone, retry, falls: *falls },
         Unanswered::Broken(_) => Next::Again { alone: *alone, retry: true, falls: *falls },
         Unanswered::Fell if was_alone && falls + 1 >= FALLS_MAX => Next::Failed(CallFailed::Trapped),
-        // One of the batch made it fall: by themselves the others are not concerned.
         Unanswered::Fell => Next::Again { alone: true, retry: true, falls: falls + u32::from(was_alone) },
         Unanswered::TooLarge if was_alone => Next::Failed(CallFailed::Trapped),
         Unanswered::TooLarge => Next::Again { alone: true, retry, falls: *falls },
@@ -261,7 +287,7 @@ fn after(error: &Unanswered, is_upgrade: bool, was_alone: bool, pending: &Pendin
 }
 
 /// The longest time of one of them, and of its way.
-fn longest(open: &std::collections::VecDeque<Pending>) -> Duration {
+fn longest(open: &VecDeque<Pending>) -> Duration {
     open.iter().map(|pending| pending.waiter.deadline).max().unwrap_or_default().saturating_add(WAY)
 }
 
