@@ -9,6 +9,7 @@ fn main() {
             "syncline-app-empty",
             "syncline-services",
             "syncline-spin-back",
+            "syncline-spin-guard",
             "syncline-spin-portable",
             "syncline-spin-service",
         ],
@@ -19,6 +20,7 @@ fn main() {
         ("SYNCLINE_EMPTY_APP_COMPONENT", "syncline_app_empty.wasm"),
         ("SYNCLINE_SERVICES_COMPONENT", "syncline_services.wasm"),
         ("SYNCLINE_SPIN_BACK", "syncline_spin_back.wasm"),
+        ("SYNCLINE_SPIN_GUARD", "syncline_spin_guard.wasm"),
         ("SYNCLINE_SPIN_PORTABLE", "syncline_spin_portable.wasm"),
         ("SYNCLINE_SPIN_SERVICE", "syncline_spin_service.wasm"),
     ] {

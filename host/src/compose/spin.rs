@@ -1,7 +1,7 @@
 //! Composition for Spin: everything becomes one component that imports what Spin has, and exports one handler of HTTP requests.
 //!
 //! ```text
-//! back adapter → services → app → logic → front adapter
+//! back adapter → services → app → guard → logic → front adapter
 //! ```
 //!
 //! Each part gets what it imports from the nearest part before it that exports it.
@@ -16,6 +16,8 @@ mod strip;
 
 /// The back adapter: what outlives a request.
 const BACK: &[u8] = include_bytes!(env!("SYNCLINE_SPIN_BACK"));
+/// Counts falls of an app, between it and the logic.
+const GUARD: &[u8] = include_bytes!(env!("SYNCLINE_SPIN_GUARD"));
 /// The front adapter with `wasi:http/incoming-handler@0.2.0`.
 const PORTABLE_FRONT: &[u8] = include_bytes!(env!("SYNCLINE_SPIN_PORTABLE"));
 /// The front adapter with `wasi:http/handler@0.3.0`.
@@ -55,9 +57,11 @@ pub fn for_spin(app: Option<&[u8]>, spin: Spin) -> Result<Vec<u8>, ComposeError>
     if let Some(app) = app {
         check_app(app)?;
     }
-    let app = app.unwrap_or(EMPTY_APP_COMPONENT);
-    // A component between app and logic stands between theirs.
-    let inner = [("back", BACK), ("services", SERVICES_COMPONENT), ("app", app), ("logic", GUEST_COMPONENT)];
+    let mut inner = vec![("back", BACK), ("services", SERVICES_COMPONENT), ("app", app.unwrap_or(EMPTY_APP_COMPONENT))];
+    if app.is_some() {
+        inner.push(("guard", GUARD));
+    }
+    inner.push(("logic", GUEST_COMPONENT));
     let front = with_digest(spin.front(), inner.iter().map(|(_, component)| *component))?;
     let mut chain = Chain::default();
     for (name, component) in inner {
