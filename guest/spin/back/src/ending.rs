@@ -41,7 +41,7 @@ impl Back {
         {
             self.log_own("warn", "Redis cannot be told of publications", &[("error", &error)]);
         }
-        if call.published.is_some() && self.ports.clock.random() % CLEANED_EVERY == 0 {
+        if call.published.is_some() && self.ports.clock.random().is_multiple_of(CLEANED_EVERY) {
             self.clean(opened, &call.mount);
         }
         undone?;
@@ -101,8 +101,10 @@ impl Back {
             }
         }
         // Last, for what is published is put in order under a lock.
-        let publications: Vec<Publication> =
-            effects.iter().filter_map(|effect| if let Effect::Publish(publication) = effect { Some(publication.clone()) } else { None }).collect();
+        let publications: Vec<Publication> = effects
+            .iter()
+            .filter_map(|effect| if let Effect::Publish(publication) = effect { Some(publication.clone()) } else { None })
+            .collect();
         publications::append(database, link, mount, now_ms, &publications)
     }
 

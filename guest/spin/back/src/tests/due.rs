@@ -100,7 +100,8 @@ fn a_post_is_sent_with_its_transaction_until_it_arrives() {
     assert_eq!(back.deliver_posts(10).unwrap(), []);
     assert_eq!(back.next_due().unwrap(), None);
     let requests = world.requests.borrow();
-    let sent = |name: &str| requests.iter().map(|request| request.headers.iter().find(|(known, _)| known == name).cloned()).collect::<Vec<_>>();
+    let sent =
+        |name: &str| requests.iter().map(|request| request.headers.iter().find(|(known, _)| known == name).cloned()).collect::<Vec<_>>();
     assert_eq!(requests.len(), 3);
     assert!(requests.iter().all(|request| request.body == b"committed" && request.url == TARGET && request.method == "POST"));
     let ids = sent("x-syncline-post-id");

@@ -189,10 +189,12 @@ fn a_bucket_is_asked_with_signatures() {
     assert_eq!((info.etag.as_str(), info.size), ("e1", 7));
     let sent = world.requests.borrow().last().cloned().unwrap();
     assert_eq!((sent.method, sent.url.as_str()), ("PUT", "http://127.0.0.1:9000/notes/m/a%2520b"));
-    let header = |name: &str| sent.headers.iter().find(|(known, _)| known == name).map(|(_, value)| String::from_utf8(value.clone()).unwrap());
+    let header =
+        |name: &str| sent.headers.iter().find(|(known, _)| known == name).map(|(_, value)| String::from_utf8(value.clone()).unwrap());
     assert!(header("authorization").unwrap().starts_with("AWS4-HMAC-SHA256 Credential=id/20231114/eu-1/s3/aws4_request, SignedHeaders="));
     assert_eq!(header("x-amz-meta-sha256"), info.sha256);
-    let head = [("content-length", "7"), ("content-type", "text/plain"), ("last-modified", "Fri, 24 May 2013 00:00:00 GMT"), ("etag", "\"e1\"")];
+    let head =
+        [("content-length", "7"), ("content-type", "text/plain"), ("last-modified", "Fri, 24 May 2013 00:00:00 GMT"), ("etag", "\"e1\"")];
     world.reply(200, &head, b"");
     world.reply(206, &[], b"ten");
     assert_eq!(back.read_object("a b", Some((3, 3))), Ok(b"ten".to_vec()));

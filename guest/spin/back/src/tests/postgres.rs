@@ -108,7 +108,10 @@ fn a_transaction_that_is_let_go_is_rolled_back_at_once() {
 fn parameters_become_what_the_server_wants() {
     let server = Server::new();
     let back = server.instance();
-    back.write_plain("CREATE TABLE t (b boolean, s smallint, i integer, n numeric, r real, d double precision, j jsonb, x timestamptz, y bytea)", &[]);
+    back.write_plain(
+        "CREATE TABLE t (b boolean, s smallint, i integer, n numeric, r real, d double precision, j jsonb, x timestamptz, y bytea)",
+        &[],
+    );
     let given = [
         Value::Integer(1),
         Value::Integer(2),
@@ -255,7 +258,10 @@ fn what_the_adapter_keeps_is_kept_there_too() {
     assert_eq!((messages(&other, 0), other.positions(&["m".into(), "n".into()]).unwrap()), (vec!["one".to_owned()], vec![1, 0]));
     other.begin("m", false);
     assert_eq!((other.increment("n", 0, None), other.compare_and_set("lock", Some(b"you"), b"")), (Ok(42), Ok(false)));
-    assert_eq!((other.keys("", None, 9).unwrap(), other.members("t")[0].connection), (vec!["a".into(), "lock".into(), "n".into()], 1 << 63));
+    assert_eq!(
+        (other.keys("", None, 9).unwrap(), other.members("t")[0].connection),
+        (vec!["a".into(), "lock".into(), "n".into()], 1 << 63)
+    );
     other.end(false).unwrap();
     let jobs = other.due_jobs(5).unwrap();
     assert_eq!((jobs.len(), jobs[0].name.as_str(), back.due_jobs(5).unwrap().len()), (1, "job\0", 0));
