@@ -57,7 +57,7 @@ impl World {
             lines: Rc::default(),
             connections: Rc::default(),
             statements: Rc::default(),
-            busy_ms: 50,
+            busy_ms: 0,
         }
     }
 

@@ -139,7 +139,7 @@ fn parameters_become_what_the_server_wants() {
     for number in [1_i64, 2, 3] {
         push(1, &number.to_le_bytes());
     }
-    push(3, b"\x01\0\0\04");
+    push(3, b"\x01\x00\x00\x004");
     push(2, &0.5_f64.to_le_bytes());
     push(2, &6_f64.to_le_bytes());
     push(3, b"\x0a\0\0\0{\"k\": [1]}");
