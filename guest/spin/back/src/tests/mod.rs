@@ -6,6 +6,8 @@ mod effects;
 mod executor;
 mod guard;
 mod objects;
+mod postgres;
+mod postgres_double;
 mod savepoints;
 mod storage;
 

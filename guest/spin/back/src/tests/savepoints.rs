@@ -129,7 +129,7 @@ fn play(back: &Back, handle: Handle, steps: &[Step]) -> Model {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
     #[test]
     fn what_is_kept_is_what_was_not_rolled_back(steps in proptest::collection::vec(step(), 0..40), commits in any::<bool>()) {
