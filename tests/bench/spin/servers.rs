@@ -94,7 +94,7 @@ impl Deployment {
         let folder = Rc::new(TempDir::new_in(disk)?);
         let (component, config) = (folder.path().join("syncline.wasm"), folder.path().join("config.json"));
         let mut composing = tokio::process::Command::new(binary());
-        let ended = composing.args(["compose", "--for", front.target(), "--out"]).arg(&component).stdout(Stdio::null()).status().await?;
+        let ended = composing.args(["compose", "--for", front.target(), "--output"]).arg(&component).stdout(Stdio::null()).status().await?;
         ensure!(ended.success(), "the component was not composed: {ended}");
         let mounts = json!([
             {"protocol": "plasma", "path": "/sync", "settings": plasma()?},
