@@ -1,7 +1,7 @@
 //! The gateway: holds WebSockets in front of a deployment that cannot (Spin), and runs no protocol logic.
 //!
 //! Connections, queues, limits and the fan-out are those of every server ([`crate::runtime`], [`crate::server`]); the calls of
-//! the logic are made upstream, over HTTP, as `syncline-spin-wire` says ([`calls`], `records.rs`). What is published there comes
+//! the logic are made upstream, over HTTP, as `syncline-spin-wire` says (`calls.rs`, `records.rs`). What is published there comes
 //! with the answers of calls and of polls (`poll.rs`), and goes to the connections here in the order of its row (`feed.rs`).
 //! Plain requests are passed on (`passage.rs`). A gateway keeps nothing: one that dies loses connections, never data, and
 //! there may be several in front of one deployment.

@@ -240,7 +240,7 @@ impl HttpBody for PassedBody {
 
     fn size_hint(&self) -> SizeHint {
         match self.state {
-            Passing::Waiting(_) => self.size.clone(),
+            Passing::Waiting(_) => self.size,
             Passing::Ended => SizeHint::with_exact(0),
         }
     }

@@ -57,7 +57,7 @@ impl Checked {
     pub(super) fn into_revision(self, number: u64, quota: Option<Arc<Quota>>, documents: &Documents) -> Arc<Revision> {
         let closes = Arc::new(HostCloses::from(&self.plan.closes));
         let documents = documents.of(&self.plan.documents);
-        let code = Code::Component { app: self.app, pre: self.pre };
+        let code = Code::Component { app: self.app, pre: Box::new(self.pre) };
         Arc::new(Revision { number, plan: self.plan, closes, code, quota, documents, identity: self.identity })
     }
 

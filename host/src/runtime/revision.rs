@@ -39,7 +39,7 @@ pub(crate) enum Code {
         /// What the component's `app` import is bridged to.
         app: Arc<App>,
         /// The component itself.
-        pre: GuestPre<State>,
+        pre: Box<GuestPre<State>>,
     },
     /// Elsewhere.
     Remote(Arc<dyn Remote>),

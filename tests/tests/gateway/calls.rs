@@ -148,6 +148,8 @@ async fn a_gateway_that_stops_answers_and_says_goodbye() {
     double.let_go(1);
     assert_eq!(client.hear().await, "wait!");
     assert_eq!(client.socket.receive().await, Received::Close(plan::SHUTDOWN));
+    // Its answer to the close: then the gateway need not wait for it.
+    assert_eq!(client.socket.receive().await, Received::End);
     stopping.await.unwrap();
     assert!(double.world().made.iter().any(|made| made.what == "closed"), "the logic was told");
 }
