@@ -45,6 +45,7 @@ pub mod config;
 pub mod control;
 pub mod doctor;
 pub mod executor;
+pub mod gateway;
 pub mod metrics;
 mod outbound;
 pub mod pubsub;

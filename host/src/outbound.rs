@@ -74,13 +74,18 @@ impl HttpClient {
 
 /// An error with its causes: the outermost alone says nothing.
 fn failed(error: hyper_util::client::legacy::Error) -> OutboundError {
+    OutboundError::Failed(chain(&error))
+}
+
+/// An error with its causes, on one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
-    let mut source = std::error::Error::source(&error);
+    let mut source = error.source();
     while let Some(cause) = source {
         text = format!("{text}: {cause}");
         source = cause.source();
     }
-    OutboundError::Failed(text)
+    text
 }
 
 /// A client for http and https, the latter with the roots of the system.
@@ -98,6 +103,10 @@ where
     roots.add_parsable_certificates(certificates.certs);
     let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider())).with_safe_default_protocol_versions();
     let config = config.map_err(|error| broken(&error))?.with_root_certificates(roots).with_no_client_auth();
-    let connector = HttpsConnectorBuilder::new().with_tls_config(config).https_or_http().enable_http1().build();
+    let mut tcp = HttpConnector::new();
+    tcp.enforce_http(false);
+    // Somebody waits for the answer of most of them.
+    tcp.set_nodelay(true);
+    let connector = HttpsConnectorBuilder::new().with_tls_config(config).https_or_http().enable_http1().wrap_connector(tcp);
     Ok(Client::builder(TokioExecutor::new()).pool_idle_timeout(IDLE).pool_timer(TokioTimer::new()).build(connector))
 }

@@ -14,6 +14,7 @@ mod backup;
 mod check_config;
 mod compose;
 mod doctor;
+mod gateway;
 mod inspect;
 mod new_app;
 mod restore;
@@ -44,6 +45,8 @@ pub enum Command {
     NewApp(new_app::NewAppArguments),
     /// Make one component of an app, the services that it imports, and the logic.
     Compose(compose::ComposeArguments),
+    /// Hold the WebSockets of a deployment that cannot hold them itself (under Spin).
+    Gateway(gateway::GatewayArguments),
     /// Show the version.
     Version,
 }
@@ -61,6 +64,7 @@ pub async fn run(command: Command) -> anyhow::Result<()> {
         Command::Doctor(arguments) => doctor::run(arguments).await,
         Command::NewApp(arguments) => new_app::run(&arguments),
         Command::Compose(arguments) => compose::run(&arguments),
+        Command::Gateway(arguments) => gateway::run(arguments).await,
         Command::Version => say(format_args!("syncline {}", env!("CARGO_PKG_VERSION"))),
     }
 }

@@ -14,7 +14,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::{ServeArguments, named};
 
 /// Added to the number of a signal, as shells do.
-const ENDED_BY_SIGNAL: i32 = 128;
+pub(super) const ENDED_BY_SIGNAL: i32 = 128;
 
 /// Serves until a signal asks for the end.
 pub async fn run(arguments: ServeArguments) -> anyhow::Result<()> {
@@ -63,7 +63,7 @@ pub async fn run(arguments: ServeArguments) -> anyhow::Result<()> {
 }
 
 /// Many systems start a process with few file descriptors that it may raise itself; each connection takes one.
-fn raise_descriptor_limit() {
+pub(super) fn raise_descriptor_limit() {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
         tracing::warn!(%error, "the limit of file descriptors could not be raised");
@@ -113,18 +113,18 @@ async fn stop(server: Server, control: Option<ControlServer>) {
 }
 
 /// The signals that end the process.
-struct Signals {
+pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
 }
 
 impl Signals {
-    fn new() -> std::io::Result<Self> {
+    pub(super) fn new() -> std::io::Result<Self> {
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
     /// Waits for one; its number.
-    async fn next(&mut self) -> i32 {
+    pub(super) async fn next(&mut self) -> i32 {
         tokio::select! {
             _ = self.terminate.recv() => SignalKind::terminate().as_raw_value(),
             _ = self.interrupt.recv() => SignalKind::interrupt().as_raw_value(),
@@ -134,7 +134,7 @@ impl Signals {
 
 /// One line a listener on standard output, the main one first, so that whoever started the process learns which ports
 /// it got.
-fn announce(server: &Server) -> anyhow::Result<()> {
+pub(super) fn announce(server: &Server) -> anyhow::Result<()> {
     let mut lines = String::new();
     for (index, listener) in server.handle().listeners().iter().enumerate() {
         let mounts = listener.mounts.join(", ");
@@ -151,7 +151,7 @@ fn announce(server: &Server) -> anyhow::Result<()> {
     Ok(out.flush()?)
 }
 
-fn start_log(config: &LogConfig) -> anyhow::Result<()> {
+pub(super) fn start_log(config: &LogConfig) -> anyhow::Result<()> {
     let filter = log_filter(&config.level).map_err(anyhow::Error::msg)?;
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(Arc::new(std::io::stderr()));
     match config.format {

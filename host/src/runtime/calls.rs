@@ -13,7 +13,7 @@ use super::gate::{CallId, Release};
 use super::instance::{Answer, Invocation};
 use super::limits::loggable;
 use super::mount::MountCore;
-use super::revision::Revision;
+use super::revision::{Code, Revision};
 use super::state::Call;
 use crate::executor::{DatabaseName, ExecutorError, GroupObserver};
 
@@ -32,13 +32,16 @@ pub(crate) enum CallFailed {
     /// What it rests on could not be made durable, or could not be reached.
     #[error("its data could not be made durable")]
     NotDurable,
+    /// Whoever was to make it could not be reached.
+    #[error("whoever makes the calls cannot be reached")]
+    Away,
 }
 
 impl CallFailed {
     pub(crate) fn failure(self) -> live::Failure {
         match self {
             CallFailed::TimedOut => live::Failure::TimedOut,
-            CallFailed::Trapped | CallFailed::NotDurable => live::Failure::Trapped,
+            CallFailed::Trapped | CallFailed::NotDurable | CallFailed::Away => live::Failure::Trapped,
         }
     }
 }
@@ -64,7 +67,10 @@ impl MountCore {
         deadline: Duration,
     ) -> Result<Completed, CallFailed> {
         let started = Instant::now();
-        let result = self.attempts(revision, invocation, deadline).await;
+        let result = match &revision.code {
+            Code::Component { .. } => self.attempts(revision, invocation, deadline).await,
+            Code::Remote(remote) => self.ask(&**remote, invocation, deadline).await,
+        };
         self.metrics.call(&self.name, invocation.export(), result.is_ok(), started.elapsed());
         if let Err(error) = &result {
             tracing::warn!(mount = self.name, export = invocation.export(), %error, "a call failed");

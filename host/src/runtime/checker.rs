@@ -16,7 +16,7 @@ use super::imports::app::{App, AppLimits};
 use super::limits;
 use super::plans::Plan;
 use super::quota::Quota;
-use super::revision::{self, HostCloses, Identity, Revision};
+use super::revision::{self, Code, HostCloses, Identity, Revision};
 use super::state::{State, bound};
 use super::{EMPTY_APP_COMPONENT, MountSettings, OWN_NAME, RuntimeError, RuntimeSettings};
 use crate::compose;
@@ -57,7 +57,8 @@ impl Checked {
     pub(super) fn into_revision(self, number: u64, quota: Option<Arc<Quota>>, documents: &Documents) -> Arc<Revision> {
         let closes = Arc::new(HostCloses::from(&self.plan.closes));
         let documents = documents.of(&self.plan.documents);
-        Arc::new(Revision { number, plan: self.plan, closes, app: self.app, pre: self.pre, quota, documents, identity: self.identity })
+        let code = Code::Component { app: self.app, pre: self.pre };
+        Arc::new(Revision { number, plan: self.plan, closes, code, quota, documents, identity: self.identity })
     }
 
     /// Settings that have no effect, or a dangerous one.

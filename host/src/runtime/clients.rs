@@ -22,6 +22,8 @@ use super::mount::MountCore;
 const BUDGET_PAUSE: Duration = Duration::from_millis(100);
 /// Whoever holds less is not closed for it.
 const FAT_BYTES_MIN: usize = 16 << 10;
+/// The status of an upgrade that nobody can decide upon now.
+const AWAY: u16 = 503;
 /// How long what a client sent before it went away may still take.
 const AFTERLIFE: Duration = Duration::from_secs(30);
 
@@ -54,8 +56,11 @@ impl MountCore {
             Ok(completed) => completed,
             Err(error) => {
                 self.forget(connection.id);
-                let answer = if error == CallFailed::TimedOut { &upgrades.timed_out } else { &upgrades.failed };
-                return Upgraded::Host(answer.clone());
+                return Upgraded::Host(match error {
+                    CallFailed::TimedOut => upgrades.timed_out.clone(),
+                    CallFailed::Away => UpgradeAnswer::Status(AWAY),
+                    CallFailed::Trapped | CallFailed::NotDurable => upgrades.failed.clone(),
+                });
             }
         };
         match completed.answer {

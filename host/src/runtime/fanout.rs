@@ -13,7 +13,7 @@ use super::connection::{Connection, Given};
 use super::instance::{Answer, Invocation};
 use super::mount::MountCore;
 use super::queue::{Arrival, Class, Close, Filled, Frame, Heading, Payload, Slot};
-use super::topics::Mode;
+use super::topics::{Mode, Subscriber};
 use crate::pubsub::{Order, Publication};
 
 /// A publication that the component must encode, and who gets what it makes.
@@ -66,6 +66,11 @@ struct Encoded {
 impl MountCore {
     /// Brings a publication to its subscribers in this process, in the order of these calls.
     pub(crate) fn fan_out(&self, publication: Publication) {
+        self.fan_out_to(None, publication);
+    }
+
+    /// The same, to one of them only where it is named: who began to listen later than it was published, but from before.
+    pub(crate) fn fan_out_to(&self, only: Option<u64>, publication: Publication) {
         let text = std::str::from_utf8(&publication.message).is_ok();
         let closes = self.closes();
         let heading = Arc::new(Heading {
@@ -80,7 +85,8 @@ impl MountCore {
         let mut message = || shared.get_or_insert_with(|| self.budget.hold(publication.message.clone())).clone();
         let topics = self.topics.lock();
         let connections = self.connections.read();
-        for (id, subscriber) in topics.subscribers(&publication.topic) {
+        let is_meant = |(id, _): &(u64, &Subscriber)| only.is_none_or(|only| only == *id);
+        for (id, subscriber) in topics.subscribers(&publication.topic).filter(is_meant) {
             let payload = match subscriber.mode {
                 // Nothing to be sent, only a close.
                 _ if publication.message.is_empty() && publication.close.is_some() => Payload::Nothing,

@@ -17,7 +17,7 @@ use super::bindings::guest::syncline::host::types::RequestHead;
 use super::imports::executor::HeldView;
 use super::limits::{self, IDLE_INSTANCES_BYTES_MAX};
 use super::mount::MountCore;
-use super::revision::Revision;
+use super::revision::{Code, Revision};
 use super::state::{Call, State, bound};
 
 /// What the component is asked, as plain data: it can be asked again, or elsewhere.
@@ -155,10 +155,13 @@ pub(crate) struct Instance {
 impl Instance {
     /// Instantiates and hands over the settings.
     async fn new(mount: &Arc<MountCore>, revision: &Arc<Revision>, memory_bytes: usize) -> wasmtime::Result<Self> {
-        let mut store = Store::new(revision.pre.engine(), State::new(mount.clone(), revision.app.clone(), memory_bytes));
+        let Code::Component { app, pre } = &revision.code else {
+            return Err(wasmtime::Error::msg("calls of this mount are made elsewhere"));
+        };
+        let mut store = Store::new(pre.engine(), State::new(mount.clone(), app.clone(), memory_bytes));
         bound(&mut store, limits::TRANSFER_BYTES_MAX);
         store.data_mut().deadline = Instant::now() + Duration::from_millis(revision.plan.call_deadline_ms);
-        let guest = revision.pre.instantiate_async(&mut store).await?;
+        let guest = pre.instantiate_async(&mut store).await?;
         let (name, settings) = (&mount.name, &revision.identity.settings);
         let configured = guest
             .syncline_sync_mounts()

@@ -79,6 +79,11 @@ impl Jobs {
         Ok(jobs)
     }
 
+    /// Of a process that has none: nothing is created, and putting one down is an error.
+    pub(crate) async fn none(executor: &dyn Executor, environment: Arc<dyn Environment>) -> Result<Self, ExecutorError> {
+        Ok(Self { database: DurableDatabase::open(executor, "jobs").await?, environment, changed: watch::Sender::new(()) })
+    }
+
     /// Puts a job down; durable when this returns. The same name replaces.
     pub(crate) async fn schedule(&self, mount: &str, name: &str, due_ms: u64, payload: Vec<u8>) -> Result<(), ExecutorError> {
         let insert = self.statement(

@@ -47,6 +47,7 @@ mod quota;
 mod ready;
 mod refill;
 mod reload;
+mod remote;
 mod requests;
 mod revision;
 pub mod sequences;
@@ -65,17 +66,20 @@ pub use reload::{MountChange, Reloaded};
 pub(crate) use bindings::guest::exports::syncline::sync::{http, mounts as plans};
 pub(crate) use bindings::guest::syncline::host::types as wit_types;
 pub(crate) use budget::Charge;
+pub(crate) use calls::CallFailed;
 pub(crate) use clients::Upgraded;
 pub(crate) use connection::Connection;
+pub(crate) use instance::{Answer, Invocation};
 pub(crate) use mount::MountCore;
 pub(crate) use pieces::Pieces;
+pub(crate) use remote::{Remote, RemoteMount};
 pub(crate) use requests::{Admitted, AnswerBody, Answered, Asker, Unanswered};
 
 use checker::Checked;
 use documents::Documents;
 use environment::{Environment, SystemEnvironment};
 use heavy::HeavyCalls;
-use instance::{InstancePool, Invocation};
+use instance::InstancePool;
 use jobs::Jobs;
 use mount::{FIRST_REVISION, MountParts};
 use outbox::Outbox;
@@ -167,6 +171,9 @@ pub enum RuntimeError {
         /// What was changed.
         what: &'static str,
     },
+    /// The calls of the mounts are made elsewhere: there is nothing to be reloaded here.
+    #[error("the mounts are those of another server; reload that one")]
+    Elsewhere,
     /// The metrics cannot be registered.
     #[error(transparent)]
     Metrics(#[from] prometheus::Error),
@@ -269,7 +276,9 @@ pub struct Runtime {
     connection_ids: Arc<AtomicU64>,
     settings: RuntimeSettings,
     /// The code that runs. Its engine's clock ticks as long as it lives: deadlines hang on it. Locked while a reload runs.
-    checker: tokio::sync::Mutex<Checker>,
+    ///
+    /// None where the calls are made elsewhere.
+    checker: tokio::sync::Mutex<Option<Checker>>,
 }
 
 impl Runtime {
@@ -299,7 +308,7 @@ impl Runtime {
             // Ids start at random, so that those of other processes and of earlier starts are others.
             connection_ids: Arc::new(AtomicU64::new(settings.environment.random() >> 2)),
             settings,
-            checker: tokio::sync::Mutex::new(checker),
+            checker: tokio::sync::Mutex::new(Some(checker)),
         });
         for (mount, checked) in mounts.iter().zip(checked) {
             let core = runtime.add(mount, checked).await?;
@@ -311,20 +320,18 @@ impl Runtime {
         Ok(runtime)
     }
 
-    /// Makes a mount that is not there yet, and lets it create or migrate what it keeps.
-    async fn add(&self, mount: &MountSettings, checked: Checked) -> Result<Arc<MountCore>, RuntimeError> {
-        let documents = Arc::new(Documents::new(&mount.name, self.backends.storage.keyvalue.clone(), self.http.clone()));
-        documents.fetch_new(&checked.plan.documents).await;
-        let parts = MountParts {
-            name: mount.name.clone(),
-            protocol: mount.protocol.clone(),
-            listen: mount.listen.clone(),
+    /// What a mount of this process is made of.
+    fn parts(&self, name: &str, protocol: &str, listen: &str) -> MountParts {
+        MountParts {
+            name: name.to_owned(),
+            protocol: protocol.to_owned(),
+            listen: listen.to_owned(),
             executor: self.backends.executor.clone(),
             storage: self.backends.storage.clone(),
             folders_in: self.settings.folders_in.clone(),
             jobs: self.jobs.clone(),
             outbox: self.outbox.clone(),
-            documents: documents.clone(),
+            documents: Arc::new(Documents::new(name, self.backends.storage.keyvalue.clone(), self.http.clone())),
             pubsub: self.backends.pubsub.clone(),
             process: self.process,
             environment: self.settings.environment.clone(),
@@ -336,7 +343,14 @@ impl Runtime {
             ),
             heavy: HeavyCalls::new(self.settings.heavy_calls_per_mount),
             connection_ids: self.connection_ids.clone(),
-        };
+        }
+    }
+
+    /// Makes a mount that is not there yet, and lets it create or migrate what it keeps.
+    async fn add(&self, mount: &MountSettings, checked: Checked) -> Result<Arc<MountCore>, RuntimeError> {
+        let parts = self.parts(&mount.name, &mount.protocol, &mount.listen);
+        let documents = parts.documents.clone();
+        documents.fetch_new(&checked.plan.documents).await;
         self.metrics.start_mount(&mount.name, Invocation::EXPORTS);
         let core = MountCore::new(parts, checked.into_revision(FIRST_REVISION, self.quota_of(mount).await?, &documents));
         core.start(&core.revision()).await.map_err(|reason| RuntimeError::Start { mount: mount.name.clone(), reason })?;

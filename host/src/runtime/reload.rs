@@ -57,7 +57,7 @@ impl Runtime {
     /// see [`crate::server::ServerHandle::reload`], which also brings its routes up to date.
     pub async fn reload(&self, component: &[u8], mounts: &[MountSettings]) -> Result<Reloaded, RuntimeError> {
         let mut current = self.checker.lock().await;
-        let checker = current.with_component(component)?;
+        let checker = current.as_ref().ok_or(RuntimeError::Elsewhere)?.with_component(component)?;
         let checked = checker.check_all(mounts).await?;
         for mount in mounts {
             let Some(core) = self.mount(&mount.name) else { continue };
@@ -73,7 +73,7 @@ impl Runtime {
             prepared.push(self.prepare(mount, checked).await?);
         }
         let reloaded = self.exchange(prepared).await;
-        *current = checker;
+        *current = Some(checker);
         Ok(reloaded)
     }
 

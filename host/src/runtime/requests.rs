@@ -116,7 +116,8 @@ impl MountCore {
         let (status, fallback) = match (error, &plan.upgrades.full) {
             (Unanswered::Full, UpgradeAnswer::Status(status)) => (*status, None),
             // A close says nothing to whoever speaks plain HTTP.
-            (Unanswered::Full, UpgradeAnswer::Close(_)) | (Unanswered::Failed(CallFailed::NotDurable) | Unanswered::Busy, _) => {
+            (Unanswered::Full, UpgradeAnswer::Close(_))
+            | (Unanswered::Failed(CallFailed::NotDurable | CallFailed::Away) | Unanswered::Busy, _) => {
                 (503, fallbacks.map(|all| &all.unavailable))
             }
             (Unanswered::Failed(CallFailed::Trapped | CallFailed::TimedOut), _) => (500, fallbacks.map(|all| &all.failed)),

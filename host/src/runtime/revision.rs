@@ -12,6 +12,7 @@ use super::imports::app::App;
 use super::plans::Plan;
 use super::queue::Close;
 use super::quota::Quota;
+use super::remote::Remote;
 use super::state::State;
 use crate::storage::folders::Folder;
 
@@ -22,13 +23,26 @@ pub(crate) struct Revision {
     pub(crate) plan: Plan,
     /// How the host closes by itself.
     pub(crate) closes: Arc<HostCloses>,
-    pub(crate) app: Arc<App>,
-    pub(crate) pre: GuestPre<State>,
+    pub(crate) code: Code,
     /// What its databases and objects may hold; none: no limit.
     pub(crate) quota: Option<Arc<Quota>>,
     /// What of the plan's documents was fetched, by name.
     pub(crate) documents: Vec<(String, Vec<u8>)>,
     pub(crate) identity: Identity,
+}
+
+/// Where the calls of a mount are made.
+#[derive(Clone)]
+pub(crate) enum Code {
+    /// Here, by instances of a component.
+    Component {
+        /// What the component's `app` import is bridged to.
+        app: Arc<App>,
+        /// The component itself.
+        pre: GuestPre<State>,
+    },
+    /// Elsewhere.
+    Remote(Arc<dyn Remote>),
 }
 
 impl Revision {
@@ -39,8 +53,8 @@ impl Revision {
 
     /// The same with other documents.
     pub(crate) fn with_documents(&self, number: u64, documents: Vec<(String, Vec<u8>)>) -> Self {
-        let (plan, closes, app) = (self.plan.clone(), self.closes.clone(), self.app.clone());
-        Self { number, plan, closes, app, pre: self.pre.clone(), quota: self.quota.clone(), documents, identity: self.identity.clone() }
+        let (plan, closes, code) = (self.plan.clone(), self.closes.clone(), self.code.clone());
+        Self { number, plan, closes, code, quota: self.quota.clone(), documents, identity: self.identity.clone() }
     }
 }
 

@@ -5,7 +5,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::body::{Frame, SizeHint};
+use hyper::body::{Frame, Incoming, SizeHint};
 
 use super::limiter::AddressPermit;
 use crate::runtime::{BrokenOff, Pieces};
@@ -18,6 +18,11 @@ pub(crate) enum Body {
         pieces: Pieces,
         /// In bytes, where it is known.
         length: Option<u64>,
+        _place: Option<AddressPermit>,
+    },
+    /// As another server sends it, with the client's place among those of its address.
+    Passed {
+        incoming: Incoming,
         _place: Option<AddressPermit>,
     },
     /// So many bytes that are not sent, since the request was HEAD.
@@ -44,6 +49,10 @@ impl hyper::body::Body for Body {
         match self.get_mut() {
             Self::Whole(whole) => Pin::new(whole).poll_frame(context).map_err(|never| match never {}),
             Self::Pieces { pieces, .. } => pieces.poll_next(context).map_ok(Frame::data),
+            Self::Passed { incoming, .. } => Pin::new(incoming).poll_frame(context).map_err(|error| {
+                tracing::debug!(%error, "an answer was broken off upstream");
+                BrokenOff
+            }),
             Self::Unsent(_) => Poll::Ready(None),
         }
     }
@@ -51,6 +60,7 @@ impl hyper::body::Body for Body {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Whole(whole) => whole.is_end_stream(),
+            Self::Passed { incoming, .. } => incoming.is_end_stream(),
             Self::Pieces { .. } | Self::Unsent(_) => false,
         }
     }
@@ -59,6 +69,7 @@ impl hyper::body::Body for Body {
         match self {
             Self::Whole(whole) => whole.size_hint(),
             Self::Pieces { length: Some(length), .. } | Self::Unsent(length) => SizeHint::with_exact(*length),
+            Self::Passed { incoming, .. } => incoming.size_hint(),
             Self::Pieces { length: None, .. } => SizeHint::default(),
         }
     }

@@ -56,11 +56,16 @@ impl ServerHandle {
             return Err(RuntimeError::NeedsRestart { mount: mount.name.clone(), what: "`listen`" });
         }
         let reloaded = self.runtime.reload(component, mounts).await?;
+        self.renew_routes();
+        Ok(reloaded)
+    }
+
+    /// Other mounts are there now.
+    pub(crate) fn renew_routes(&self) {
         for listener in self.listeners.iter() {
             set_budgets(&self.runtime, &listener.shared.limiter.limits);
             *listener.shared.routes.write() = routes_on(&listener.listen, &self.runtime);
         }
-        Ok(reloaded)
     }
 
     /// Reads all certificates anew from their files. If one of them cannot be used, nothing comes of it.

@@ -14,28 +14,31 @@ use crate::runtime::{Charge, MountCore};
 use crate::storage::PIECE_BYTES;
 
 /// Why a body was not read to its end.
-pub(super) enum Unread {
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unread {
     /// It came too slowly.
+    #[error("the body came too slowly")]
     TooSlow,
     /// Its chunks are none, or the client went away, whom no answer reaches.
+    #[error("the body was broken off")]
     Broken,
 }
 
 /// A body on its way in.
-pub(super) struct IncomingBody<'a> {
+pub(crate) struct IncomingBody {
     body: Incoming,
-    flow: &'a Flow,
+    flow: Arc<Flow>,
     pace: Pace,
 }
 
-impl<'a> IncomingBody<'a> {
-    pub(super) fn new(body: Incoming, flow: &'a Flow) -> Self {
-        Self { body, pace: Pace::new(flow.now(), flow.stall_timeout()), flow }
+impl IncomingBody {
+    pub(crate) fn new(body: Incoming, flow: &Arc<Flow>) -> Self {
+        Self { body, pace: Pace::new(flow.now(), flow.stall_timeout()), flow: flow.clone() }
     }
 
     /// The next bytes; none at the end.
-    async fn next(&mut self) -> Result<Option<Bytes>, Unread> {
-        let flow = self.flow;
+    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, Unread> {
+        let flow = self.flow.clone();
         if !flow.wait().is_zero() {
             flow.room().await;
             self.pace.pause(flow.now());

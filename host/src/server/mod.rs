@@ -11,20 +11,21 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::gateway::Passage;
 use crate::runtime::{MountSettings, Runtime};
 
 mod accept;
 pub mod address;
-mod body;
+pub(crate) mod body;
 pub mod frames;
 mod handle;
 mod heads;
-mod incoming;
-mod limiter;
+pub(crate) mod incoming;
+pub(crate) mod limiter;
 pub mod limits;
 mod operations;
 pub mod rate;
-mod requests;
+pub(crate) mod requests;
 mod routes;
 mod stream;
 pub mod tls;
@@ -111,6 +112,8 @@ pub(crate) struct Shared {
     /// Its certificate; none: plain HTTP.
     pub(crate) tls: Option<Tls>,
     pub(crate) limiter: Arc<Limiter>,
+    /// Where requests are passed on to; none: they are answered here.
+    pub(crate) passage: Option<Arc<Passage>>,
     /// Set once the process stops.
     pub(crate) stopping: watch::Receiver<bool>,
 }
@@ -132,6 +135,16 @@ fn routes_on(listen: &str, runtime: &Runtime) -> Arc<Routes> {
 impl Server {
     /// Listens for the mounts of a run time. The main listener comes first in [`Server::addresses`].
     pub async fn start(runtime: Arc<Runtime>, mounts: &[MountSettings], settings: ServerSettings) -> Result<Self, ServerError> {
+        Self::start_with(runtime, mounts, settings, None).await
+    }
+
+    /// The same, where requests other than upgrades may be passed on to another server.
+    pub(crate) async fn start_with(
+        runtime: Arc<Runtime>,
+        mounts: &[MountSettings],
+        settings: ServerSettings,
+        passage: Option<Arc<Passage>>,
+    ) -> Result<Self, ServerError> {
         let (stop, stopping) = watch::channel(false);
         set_budgets(&runtime, &settings.limits);
         let limiter = Limiter::new(settings.limits, settings.trusted_proxies, connections_possible());
@@ -155,6 +168,7 @@ impl Server {
                 admin_token: settings.admin_token.clone(),
                 tls,
                 limiter: limiter.clone(),
+                passage: passage.clone(),
                 stopping: stopping.clone(),
             });
             accepting.spawn(accept::accept_all(listener, shared.clone()));

@@ -46,6 +46,16 @@ pub(crate) async fn answer(request: Request<Incoming>, mut visitor: Visitor, sha
         count_login(&answer, &visitor);
         return answer;
     }
+    if let Some(passage) = &shared.passage {
+        if !upgrade {
+            let answer = passage.pass(request, &mut visitor).await;
+            count_login(&answer, &visitor);
+            return answer;
+        }
+        if passage.is_closed() {
+            return status(StatusCode::SERVICE_UNAVAILABLE);
+        }
+    }
     let routes = shared.routes();
     let Some(found) = routes.find(&path) else { return status(StatusCode::NOT_FOUND) };
     let mount = found.mount.clone();
