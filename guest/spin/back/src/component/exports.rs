@@ -3,10 +3,8 @@
 use std::cell::RefCell;
 
 use super::{Component, back};
-use crate::bindings::exports::syncline::host::{effects, executor, pubsub, storage, types};
+use crate::bindings::exports::syncline::host::{effects, executor, pubsub, storage};
 use crate::executor::{Handle, View};
-
-impl types::Guest for Component {}
 
 /// A transaction that the logic holds.
 pub(super) struct OpenTransaction {
