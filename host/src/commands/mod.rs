@@ -43,7 +43,7 @@ pub enum Command {
     Doctor(doctor::DoctorArguments),
     /// Make a folder with an app component to begin with.
     NewApp(new_app::NewAppArguments),
-    /// Make one component of an app, the services that it imports, and the logic.
+    /// Make one component of an app, the services that it imports, and the logic; with --for spin one that Spin runs.
     Compose(compose::ComposeArguments),
     /// Hold the WebSockets of a deployment that cannot hold them itself (under Spin).
     Gateway(gateway::GatewayArguments),

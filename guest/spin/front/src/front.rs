@@ -10,7 +10,7 @@ use crate::log::{Level, log, words};
 use crate::mount::Mount;
 use crate::newest::Newest;
 use crate::operations::{self, of_process};
-use crate::ports::{Adapter, AnswerHead, Clock, Exchange, Incoming, Logic};
+use crate::ports::{Adapter, Clock, Exchange, Incoming, Logic};
 use crate::routes::{Conflict, Routes};
 use crate::{answers, gateway};
 
@@ -154,11 +154,6 @@ fn tell_of_gateway(headers: &[crate::bindings::syncline::host::types::Header], m
     if headers.iter().any(|header| header.name == "sec-websocket-key") {
         log(Level::Warn, Some(&mount.name), "a WebSocket was asked for, and Spin has none: let clients connect to `syncline gateway`", "");
     }
-}
-
-/// The head of an answer without a body of its own.
-pub(crate) fn bare(status: u16) -> AnswerHead {
-    AnswerHead { status, headers: Vec::new(), has_body: status != 204 && status != 304 }
 }
 
 /// An error of the back adapter that is no reason to fail.

@@ -3,12 +3,16 @@
 //! An app sees no SQL and no sockets: it acts through interfaces of `syncline:app` that the services component implements
 //! over the same engines as the logic. This host composes the two in memory, and runs them beside the logic. For hosts
 //! that cannot do that, [`whole`] composes all three ahead of time into one component that imports nothing but the
-//! contract and WASI.
+//! contract and WASI; [`for_spin`] adds the adapters that stand in for a host under Spin.
 
 use std::borrow::Cow;
 
 use wac_graph::types::Package;
 use wac_graph::{CompositionGraph, EncodeOptions, PackageId, plug};
+
+mod spin;
+
+pub use spin::{Spin, for_spin};
 
 use crate::runtime::{EMPTY_APP_COMPONENT, GUEST_COMPONENT, SERVICES_COMPONENT};
 
@@ -49,6 +53,10 @@ impl Parts {
         self.graph.types()[self.graph[package].ty()].imports.keys().cloned().collect()
     }
 
+    fn all_exports(&self, package: PackageId) -> Vec<String> {
+        self.graph.types()[self.graph[package].ty()].exports.keys().cloned().collect()
+    }
+
     fn exports(&self, package: PackageId, name: &str) -> bool {
         self.graph.types()[self.graph[package].ty()].exports.contains_key(name)
     }
@@ -72,6 +80,20 @@ fn causes(error: &dyn std::error::Error) -> String {
 
 /// An app with the services that it imports; as it is where it imports none.
 pub fn with_services(app: &[u8]) -> Result<Cow<'_, [u8]>, ComposeError> {
+    let (parts, services, socket) = checked(app)?;
+    if parts.imports(socket).iter().all(|import| import.starts_with("wasi:")) {
+        return Ok(Cow::Borrowed(app));
+    }
+    parts.plug(services, socket).map(Cow::Owned)
+}
+
+/// Whether a component is an app, and imports nothing that apps do not get.
+fn check_app(app: &[u8]) -> Result<(), ComposeError> {
+    checked(app).map(drop)
+}
+
+/// Services and an app that is one.
+fn checked(app: &[u8]) -> Result<(Parts, PackageId, PackageId), ComposeError> {
     let mut parts = Parts::default();
     let socket = parts.add("app", app)?;
     let services = parts.add("services", SERVICES_COMPONENT)?;
@@ -82,10 +104,7 @@ pub fn with_services(app: &[u8]) -> Result<Cow<'_, [u8]>, ComposeError> {
     if let Some(import) = imports.iter().find(|import| !import.starts_with("wasi:") && !parts.exports(services, import)) {
         return Err(ComposeError::Import(import.clone()));
     }
-    if imports.iter().all(|import| import.starts_with("wasi:")) {
-        return Ok(Cow::Borrowed(app));
-    }
-    parts.plug(services, socket).map(Cow::Owned)
+    Ok((parts, services, socket))
 }
 
 /// Services, an app (none: the empty one) and the logic as one component.
