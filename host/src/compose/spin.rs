@@ -69,7 +69,7 @@ pub fn for_spin(app: Option<&[u8]>, spin: Spin) -> Result<Vec<u8>, ComposeError>
 }
 
 /// The front with a digest of what it is composed with.
-fn with_digest<'a>(front: &[u8], parts: impl Iterator<Item = &'a [u8]>) -> Result<Vec<u8>, ComposeError> {
+fn with_digest<'a>(front: &'a [u8], parts: impl Iterator<Item = &'a [u8]>) -> Result<Vec<u8>, ComposeError> {
     let mut digest = Sha256::new();
     for part in parts.chain([front]) {
         digest.update((part.len() as u64).to_le_bytes());
@@ -106,7 +106,8 @@ impl Chain {
         let exports = self.parts.all_exports(package);
         let node = self.parts.graph.instantiate(package);
         for import in imports {
-            let Some(source) = self.instances.iter().rev().find(|instance| instance.exports.contains(&import)).map(|instance| instance.node)
+            let Some(source) =
+                self.instances.iter().rev().find(|instance| instance.exports.contains(&import)).map(|instance| instance.node)
             else {
                 continue;
             };

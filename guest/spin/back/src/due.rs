@@ -77,7 +77,8 @@ impl Back {
         let attempts = due.attempts.saturating_add(1);
         let again = outbox::due_again(attempts, due.created_ms, self.now_ms(), self.ports.clock.random()).filter(|_| allowed);
         let count = attempts.to_string();
-        let fields = [("mount", due.mount.as_str()), ("post", due.post.id.as_str()), ("attempts", count.as_str()), ("error", error.as_str())];
+        let fields =
+            [("mount", due.mount.as_str()), ("post", due.post.id.as_str()), ("attempts", count.as_str()), ("error", error.as_str())];
         match again {
             Some(due_ms) => {
                 self.log_own("info", "a post failed and is tried again later", &fields);

@@ -101,8 +101,10 @@ impl Back {
             }
         }
         // Last, for what is published is put in order under a lock.
-        let publications: Vec<Publication> =
-            effects.iter().filter_map(|effect| if let Effect::Publish(publication) = effect { Some(publication.clone()) } else { None }).collect();
+        let publications: Vec<Publication> = effects
+            .iter()
+            .filter_map(|effect| if let Effect::Publish(publication) = effect { Some(publication.clone()) } else { None })
+            .collect();
         publications::append(database, link, mount, now_ms, &publications)
     }
 

@@ -136,18 +136,14 @@ fn checked_bucket(given: adapter::Bucket) -> Result<Bucket, SettingsError> {
     if host.is_none_or(|host| host.is_empty() || host.contains(['/', '?', '#', '@', ' '])) {
         return Err(SettingsError::Endpoint);
     }
-    for (what, text) in [("bucket", &given.name), ("region", &given.region), ("s3_access_key", &given.access_key), ("s3_secret_key", &given.secret_key)] {
+    for (what, text) in
+        [("bucket", &given.name), ("region", &given.region), ("s3_access_key", &given.access_key), ("s3_secret_key", &given.secret_key)]
+    {
         if text.is_empty() {
             return Err(SettingsError::Bucket(what));
         }
     }
-    Ok(Bucket {
-        endpoint,
-        region: given.region,
-        name: given.name,
-        access_key: given.access_key,
-        secret_key: Secret::new(given.secret_key),
-    })
+    Ok(Bucket { endpoint, region: given.region, name: given.name, access_key: given.access_key, secret_key: Secret::new(given.secret_key) })
 }
 
 #[cfg(test)]

@@ -183,7 +183,8 @@ impl RedisPort for RedisServers {
 
 impl Redis for RedisHandle {
     fn command(&self, command: &str, arguments: &[&[u8]]) -> Result<Option<Vec<u8>>, PortError> {
-        let arguments: Vec<redis::RedisParameter> = arguments.iter().map(|argument| redis::RedisParameter::Binary(argument.to_vec())).collect();
+        let arguments: Vec<redis::RedisParameter> =
+            arguments.iter().map(|argument| redis::RedisParameter::Binary(argument.to_vec())).collect();
         let answer = self.0.execute(command, &arguments).map_err(|error| match error {
             redis::Error::InvalidAddress => PortError::Forbidden("the address of Redis cannot be read".into()),
             redis::Error::TooManyConnections => PortError::Away("too many connections to Redis".into()),

@@ -151,7 +151,8 @@ impl BucketClient {
     pub(crate) fn send_part(&self, mount: &str, key: &str, upload: &str, part: usize, content: Vec<u8>) -> Result<String, Error> {
         let name = name(mount, key)?;
         let query = vec![("partNumber", part.to_string()), ("uploadId", upload.to_owned())];
-        let reply = self.send(Unsigned { method: "PUT", name: Some(&name), query, headers: Vec::new() }, "PUT", content, Some(ANSWER_BYTES_MAX))?;
+        let reply =
+            self.send(Unsigned { method: "PUT", name: Some(&name), query, headers: Vec::new() }, "PUT", content, Some(ANSWER_BYTES_MAX))?;
         reply.header("etag").filter(|_| reply.status == 200).map(str::to_owned).ok_or_else(|| answered(&reply))
     }
 
@@ -212,7 +213,8 @@ impl BucketClient {
     fn page(&self, prefix: &str, after: Option<String>) -> Result<Vec<(String, ObjectInfo)>, Error> {
         let mut query = vec![("list-type", "2".to_owned()), ("prefix", prefix.to_owned()), ("max-keys", PAGE_COUNT.to_string())];
         query.extend(after.map(|after| ("start-after", after)));
-        let reply = self.send(Unsigned { method: "GET", name: None, query, headers: Vec::new() }, "GET", Vec::new(), Some(ANSWER_BYTES_MAX))?;
+        let reply =
+            self.send(Unsigned { method: "GET", name: None, query, headers: Vec::new() }, "GET", Vec::new(), Some(ANSWER_BYTES_MAX))?;
         if reply.status != 200 {
             return Err(answered(&reply));
         }

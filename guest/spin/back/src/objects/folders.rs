@@ -222,7 +222,20 @@ mod tests {
     #[test]
     fn nothing_leads_out_of_the_folder() {
         let (_outside, folder) = folder();
-        let paths = ["outside", "up/secret", "around/script.js", "circle", "../secret", "deep/../../secret", "deep", "", "/", "deep//script.js", "page.HTML/", "a\0b"];
+        let paths = [
+            "outside",
+            "up/secret",
+            "around/script.js",
+            "circle",
+            "../secret",
+            "deep/../../secret",
+            "deep",
+            "",
+            "/",
+            "deep//script.js",
+            "page.HTML/",
+            "a\0b",
+        ];
         for path in paths {
             assert_eq!(folder.head(path), Err(Error::NotFound), "{path:?}");
         }

@@ -84,8 +84,7 @@ pub(crate) fn insert_piece(id: i64, number_of: u64, piece: &[u8]) -> Write {
 /// Puts a content whose pieces are there under a key, in the place of another.
 pub(crate) fn place(mount: &str, key: &str, content_type: &str, id: i64, size: u64, sha256: &str, now_ms: u64) -> [Write; 2] {
     let [old, _] = delete(mount, key);
-    let parameters =
-        vec![mount.into(), key.as_bytes().into(), id.into(), number(size), content_type.into(), sha256.into(), number(now_ms)];
+    let parameters = vec![mount.into(), key.as_bytes().into(), id.into(), number(size), content_type.into(), sha256.into(), number(now_ms)];
     let insert = "INSERT INTO {}objects (mount, key, id, size, type, sha256, created) VALUES (?, ?, ?, ?, ?, ?, ?) \
                   ON CONFLICT (mount, key) DO UPDATE SET id = excluded.id, size = excluded.size, type = excluded.type, \
                   sha256 = excluded.sha256, created = excluded.created";

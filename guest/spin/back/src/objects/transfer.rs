@@ -46,7 +46,14 @@ pub struct Upload {
 
 impl Upload {
     /// A body that begins.
-    pub fn new(back: &Back, mount: String, key: String, content_type: String, sha256: Option<String>, max_bytes: u64) -> Result<Self, Error> {
+    pub fn new(
+        back: &Back,
+        mount: String,
+        key: String,
+        content_type: String,
+        sha256: Option<String>,
+        max_bytes: u64,
+    ) -> Result<Self, Error> {
         let opened = back.opened().map_err(storage_error)?;
         super::check_key(&key)?;
         back.refuse_folder(&mount, &key)?;

@@ -32,9 +32,16 @@ pub fn sqlite_error(error: PortError) -> Error {
         Error::InvalidStatement("a snapshot only reads".into())
     } else if holds(&["disk image is malformed", "file is not a database"]) {
         Error::Unavailable(format!("damaged ({said}): stop the server and restore a backup"))
-    } else if ["disk I/O error", "unable to open database file", "internal runtime error", "locking protocol", "Hrana", "error sending request"]
-        .iter()
-        .any(|start| said.starts_with(start))
+    } else if [
+        "disk I/O error",
+        "unable to open database file",
+        "internal runtime error",
+        "locking protocol",
+        "Hrana",
+        "error sending request",
+    ]
+    .iter()
+    .any(|start| said.starts_with(start))
     {
         Error::Unavailable(said)
     } else {

@@ -155,7 +155,9 @@ impl PostgresLink {
 fn known(rows: Vec<Vec<Cell>>) -> Result<Vec<Vec<Value>>, Error> {
     let row = |row: Vec<Cell>| {
         let cell = |(column, cell): (usize, Cell)| {
-            cell.ok_or_else(|| Error::InvalidStatement(format!("column {} has a type of its own: cast it to text in the statement", column + 1)))
+            cell.ok_or_else(|| {
+                Error::InvalidStatement(format!("column {} has a type of its own: cast it to text in the statement", column + 1))
+            })
         };
         row.into_iter().enumerate().map(cell).collect()
     };

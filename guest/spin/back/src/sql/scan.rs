@@ -96,7 +96,8 @@ pub fn shape(sql: &str, dialect: Dialect) -> Result<Shape, Refusal> {
 fn length(tokens: &[Placed<'_>], is_trigger: bool) -> Result<usize, Refusal> {
     let end = tokens.iter().rev().find(|placed| placed.token != Token::Mark(';')).map_or(0, |placed| placed.end);
     let semicolons = tokens.iter().any(|placed| placed.token == Token::Mark(';') && placed.start < end);
-    let ends_trigger = || tokens.iter().any(|placed| placed.end == end && matches!(placed.token, Token::Word(word) if word.eq_ignore_ascii_case("end")));
+    let ends_trigger =
+        || tokens.iter().any(|placed| placed.end == end && matches!(placed.token, Token::Word(word) if word.eq_ignore_ascii_case("end")));
     match semicolons {
         true if is_trigger && ends_trigger() => Ok(end),
         true => Err(Refusal::Several),
@@ -272,7 +273,18 @@ mod tests {
 
     #[test]
     fn what_only_the_adapter_does_is_refused() {
-        for sql in ["COMMIT", " rollback", "BEGIN", "SAVEPOINT a", "PRAGMA a", "ATTACH 'a' AS b", "SET a TO b", "", "/* */", "CREATE TEMP TABLE t (a)"] {
+        for sql in [
+            "COMMIT",
+            " rollback",
+            "BEGIN",
+            "SAVEPOINT a",
+            "PRAGMA a",
+            "ATTACH 'a' AS b",
+            "SET a TO b",
+            "",
+            "/* */",
+            "CREATE TEMP TABLE t (a)",
+        ] {
             for dialect in [Dialect::Sqlite, Dialect::Postgres] {
                 assert_eq!(shape(sql, dialect), Err(Refusal::Kind), "{sql}");
             }

@@ -74,8 +74,8 @@ pub(super) fn binding(value: &Value, wanted: &str) -> Option<Binding> {
         (Value::Text(_), "text" | "varchar" | "character" | "char" | "bpchar" | "name" | "citext" | "unknown") => Binding::Own,
         (
             Value::Text(_),
-            "bool" | "boolean" | "int2" | "smallint" | "int4" | "int" | "integer" | "int8" | "bigint" | "float4" | "real" | "float8" | "double"
-            | "float" | "bytea" | "oid",
+            "bool" | "boolean" | "int2" | "smallint" | "int4" | "int" | "integer" | "int8" | "bigint" | "float4" | "real" | "float8"
+            | "double" | "float" | "bytea" | "oid",
         ) => return None,
         (Value::Text(_), other) => Binding::Cast(type_name(other)?),
         (Value::Blob(_), "bytea") => Binding::Own,
@@ -158,8 +158,7 @@ mod tests {
     #[test]
     fn casts_in_the_statement_say_how_parameters_are_bound() {
         let sql = "INSERT INTO t VALUES ($1::boolean, CAST($2 AS integer), $3::text::jsonb, CAST($4 AS jsonb), $5, $6::numeric)";
-        let parameters =
-            [Value::Integer(1), Value::Integer(2), "{}".into(), "{}".into(), Value::Integer(5), Value::Integer(6)];
+        let parameters = [Value::Integer(1), Value::Integer(2), "{}".into(), "{}".into(), Value::Integer(5), Value::Integer(6)];
         let plan = guess(sql, &parameters);
         let cast = |name: &str| Binding::Cast(name.into());
         assert_eq!(plan, [Binding::Boolean, Binding::Int32, Binding::Own, cast("jsonb"), Binding::Own, cast("numeric")]);

@@ -7,8 +7,8 @@ use std::collections::HashSet;
 
 use sha2::{Digest as _, Sha256};
 
-use crate::codec::{decode, encode};
 use crate::bindings::exports::syncline::host::pubsub::{Class, ConnectionId, Publication};
+use crate::codec::{decode, encode};
 use crate::sql::{Database, Dialect, Error, Link, Value, bytes, cells, number, unsigned};
 
 /// How long publications are kept, in milliseconds.
@@ -151,9 +151,8 @@ pub fn remove_old(database: &Database, mount: &str, now_ms: u64) -> Result<(), E
         let delete = database.own("DELETE FROM {}topics WHERE mount = ? AND position < ? RETURNING position");
         let gone = link.run(&delete, &[mount.into(), number(end)])?.rows;
         let Some(last) = gone.iter().flatten().map(unsigned).collect::<Result<Vec<u64>, Error>>()?.into_iter().max() else { return Ok(()) };
-        let note = database.own(
-            "INSERT INTO {}removed (mount, position) VALUES (?, ?) ON CONFLICT (mount) DO UPDATE SET position = excluded.position",
-        );
+        let note = database
+            .own("INSERT INTO {}removed (mount, position) VALUES (?, ?) ON CONFLICT (mount) DO UPDATE SET position = excluded.position");
         link.run(&note, &[mount.into(), number(last)]).map(drop)
     })
 }
