@@ -1,8 +1,9 @@
 # Thin: cargo and npm do the work.
 #   make run    installs what is missing, builds, serves on 127.0.0.1:8787
 #   make test   everything that continuous integration runs
+#   make spin   builds what `spin up` serves: target/syncline-spin.wasm and target/syncline-spin-portable.wasm
 #   make bench  measures, beside baselines in the same run (docs/benchmarks.md)
-.PHONY: run build component test bench lint unit postgres spin-fake spin-test clients fuzz docs clean tools cxx node nextest initdb chromium
+.PHONY: run build component spin test bench lint unit postgres spin-fake spin-test clients fuzz docs clean tools cxx node nextest initdb chromium
 
 CARGO ?= cargo
 ARGS ?=
@@ -17,6 +18,11 @@ build: tools
 # The component alone: target/component/wasm32-wasip2/component/syncline_component.wasm
 component: tools
 	$(CARGO) build --profile component --locked --target wasm32-wasip2 -p syncline-component -p syncline-app-empty -p syncline-services --target-dir target/component
+
+# For Spin: adapters, services, the empty app and the logic in one component each. With an app: app=app.wasm
+spin: build
+	./target/release/syncline compose --for spin $(if $(app),--app $(app)) --output target/syncline-spin.wasm
+	./target/release/syncline compose --for spin-portable $(if $(app),--app $(app)) --output target/syncline-spin-portable.wasm
 
 test: build lint unit postgres spin-fake spin-test clients fuzz
 

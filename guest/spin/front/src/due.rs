@@ -12,6 +12,8 @@ use crate::ports::Clock;
 const JOBS: u32 = 4;
 /// Posts that are sent at once.
 const POSTS: u32 = 4;
+/// What is due is looked at so often while a long answer goes on.
+pub(crate) const DUE_MS: u64 = 2000;
 /// How long a request's instance works on after its answer.
 const AFTER_REQUEST_MS: u64 = 500;
 

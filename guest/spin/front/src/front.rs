@@ -116,8 +116,8 @@ impl<C: Clock> Front<C> {
             Ok(deployment) => deployment,
             Err(error) => {
                 log(Level::Error, None, "nothing can be served", &error);
-                let status = if matches!(error, Unusable::Unavailable(_)) { 503 } else { 500 };
-                return answers::send_json(exchange, status, &of_process("error", "not-configured"), true).await;
+                let (status, text) = if matches!(error, Unusable::Unavailable(_)) { (503, "unavailable") } else { (500, "not-configured") };
+                return answers::send_json(exchange, status, &of_process("error", text), incoming.method != "HEAD").await;
             }
         };
         let secret = deployment.config.gateway_secret.as_ref().map(|secret| secret.expose());
@@ -131,10 +131,8 @@ impl<C: Clock> Front<C> {
         if head.path == operations::TICK {
             return self.tick(&deployment, &head, exchange).await;
         }
-        if head.path.starts_with(gateway::PREFIX) {
-            return self.of_gateway(&deployment, &head, exchange).await;
-        }
         match deployment.routes.find(&head.path) {
+            _ if head.path.starts_with(gateway::PREFIX) => self.of_gateway(&deployment, &head, exchange).await,
             None => answers::send_status(exchange, 404).await,
             Some(found) => {
                 tell_of_gateway(&head.headers, &found.mount);

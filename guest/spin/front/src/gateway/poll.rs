@@ -5,6 +5,7 @@ use std::rc::Rc;
 use syncline_spin_wire as wire;
 
 use crate::bindings::syncline::spin::adapter::Error;
+use crate::due::DUE_MS;
 use crate::front::{Deployment, Front, only_logged};
 use crate::mount::Mount;
 use crate::newest::LOOK_MS;
@@ -28,6 +29,7 @@ impl<C: Clock> Front<C> {
         let limit_ms = if stream_ms == 0 { u64::MAX } else { stream_ms };
         let wait_ms = u64::from(poll.wait_ms.min(wire::POLL_WAIT_MS_MAX)).min(limit_ms);
         let until_ms = self.clock.now_ms().saturating_add(wait_ms);
+        let mut due_at_ms = self.clock.now_ms().saturating_add(DUE_MS);
         let known: Vec<(Rc<Mount>, u64)> =
             poll.mounts.iter().filter_map(|known| Some((deployment.mount(&known.mount)?, known.position))).collect();
         loop {
@@ -41,6 +43,11 @@ impl<C: Clock> Front<C> {
             let now_ms = self.clock.now_ms();
             if !mounts.is_empty() || poll.revision != revision || now_ms >= until_ms {
                 return encoded(&wire::Polled { revision, mounts });
+            }
+            if due_at_ms <= now_ms {
+                // Where all clients speak to gateways no other request may come for long.
+                due_at_ms = now_ms.saturating_add(DUE_MS);
+                self.do_a_little(deployment).await;
             }
             self.clock.sleep(LOOK_MS.min(until_ms.saturating_sub(now_ms))).await;
         }

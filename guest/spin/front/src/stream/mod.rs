@@ -11,6 +11,7 @@ use crate::bindings::syncline::host::types::{Close, Frame};
 use crate::bindings::syncline::sync::http::StreamStart;
 use crate::bindings::syncline::sync::live::{Alarm, Connection, Failure, Outcome};
 use crate::bindings::syncline::sync::socket::{Input, TaskFailure};
+use crate::due::DUE_MS;
 use crate::front::{Front, only_logged};
 use crate::listening::Unheard;
 use crate::log::{Level, log, words};
@@ -31,8 +32,6 @@ const KEEPALIVE_MS_MIN: u64 = 100;
 const NO_CLOSE: u16 = 1006;
 /// A stream's place is its own for so long without a word.
 const PLACE_LEASE_MS: u64 = 90_000;
-/// What is due is looked at so often, while no request comes.
-const DUE_MS: u64 = 2000;
 /// The name of the places of streams.
 const PLACES: &str = "streams";
 

@@ -48,3 +48,15 @@ fn a_tick_needs_its_token_and_says_what_it_did() {
     let front = front(&world, "{}");
     assert_eq!(served_by(&front, &world, incoming("POST", "/internal/tick", &[]), Client::default()).status(), 404);
 }
+
+#[test]
+fn where_all_clients_speak_to_gateways_polls_do_what_is_due() {
+    use syncline_spin_wire as wire;
+
+    let world = World::new();
+    let poll = wire::Poll { gateway: 1, revision: String::new(), mounts: Vec::new(), held: Vec::new(), wait_ms: 0, callback: None };
+    let body = wire::encode(&poll, wire::REQUEST_BYTES_MAX).unwrap();
+    world.kept.borrow_mut().jobs = vec![job("b")];
+    post(&world, wire::POLL, &[("authorization", "Bearer g")], &[&body]);
+    assert_eq!(without_requests(&world), ["fire b None", "job-done b None"]);
+}
