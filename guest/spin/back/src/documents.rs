@@ -17,9 +17,12 @@ const REFRESH_MS_MIN: u64 = 1_000;
 /// After a fetch that failed it is tried again after so long, in milliseconds.
 const FAILED_AGAIN_MS: u64 = 30_000;
 
+/// A number that grows with changes, and documents by name.
+type Numbered = (u64, Vec<(String, Vec<u8>)>);
+
 impl Back {
     /// The documents of a mount as they are, after those whose time is over were fetched, and the number of what is there.
-    pub fn documents(&self, mount: &str) -> Result<(u64, Vec<(String, Vec<u8>)>), adapter::Error> {
+    pub fn documents(&self, mount: &str) -> Result<Numbered, adapter::Error> {
         let wanted = self.mounts.borrow().get(mount).map(|mount| mount.documents.clone()).unwrap_or_default();
         if wanted.is_empty() {
             return Ok((0, Vec::new()));

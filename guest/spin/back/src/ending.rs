@@ -41,7 +41,7 @@ impl Back {
         {
             self.log_own("warn", "Redis cannot be told of publications", &[("error", &error)]);
         }
-        if call.published.is_some() && self.ports.clock.random() % CLEANED_EVERY == 0 {
+        if call.published.is_some() && self.ports.clock.random().is_multiple_of(CLEANED_EVERY) {
             self.clean(opened, &call.mount);
         }
         undone?;

@@ -246,9 +246,18 @@ impl Back {
 fn take_turn(link: &dyn Link, schema: &str, name: &str, transaction_ms: u64) -> Result<(), Error> {
     let key = names::lock_key(schema, name);
     let idle_ms = transaction_ms.saturating_add(TURN_MS_MAX).min(i32::MAX.cast_unsigned().into());
+    let statement_ms = transaction_ms.clamp(1, i32::MAX.cast_unsigned().into());
     let sql = "SELECT set_config('search_path', $1, true), set_config('syncline.writer', $2, true), set_config('lock_timeout', $3, true), \
-               set_config('idle_in_transaction_session_timeout', $4, true), CAST(pg_advisory_xact_lock($5) AS text)";
-    let parameters = [schema.into(), key.to_string().into(), TURN_MS_MAX.to_string().into(), idle_ms.to_string().into(), key.into()];
+               set_config('idle_in_transaction_session_timeout', $4, true), set_config('statement_timeout', $5, true), \
+               CAST(pg_advisory_xact_lock($6) AS text)";
+    let parameters = [
+        schema.into(),
+        key.to_string().into(),
+        TURN_MS_MAX.to_string().into(),
+        idle_ms.to_string().into(),
+        statement_ms.to_string().into(),
+        key.into(),
+    ];
     match link.run(sql, &parameters) {
         Ok(_) => Ok(()),
         // Its turn did not come: the call may be made again.

@@ -133,7 +133,7 @@ impl SqlitePort for World {
             return Err(PortError::Forbidden("no such database".into()));
         }
         let connection = self.other_connection();
-        connection.execute_batch("PRAGMA foreign_keys = 1").unwrap();
+        connection.execute_batch("PRAGMA foreign_keys = 1; PRAGMA synchronous = OFF").unwrap();
         self.connections.set(self.connections.get() + 1);
         Ok(Box::new(SqliteFake { connection, world: self.clone() }))
     }

@@ -5,6 +5,8 @@ mod due;
 mod effects;
 mod executor;
 mod objects;
+mod postgres;
+mod postgres_double;
 mod savepoints;
 mod storage;
 
