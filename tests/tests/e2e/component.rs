@@ -2,7 +2,7 @@
 
 use syncline::compose::{self, Spin};
 use syncline::runtime::{EMPTY_APP_COMPONENT, GUEST_COMPONENT, SERVICES_COMPONENT};
-use wasmparser::{Parser, Payload, Validator, WasmFeatures};
+use wasmparser::{Parser, Payload, Validator};
 
 /// Packages and interfaces that a host without network and files can give.
 const ALLOWED: &[&str] = &["syncline:host/", "syncline:app/", "wasi:clocks/", "wasi:random/", "wasi:io/", "wasi:cli/"];
@@ -35,7 +35,7 @@ fn imports(component: &[u8]) -> Vec<String> {
 
 /// The imports and the exports of the outermost component.
 fn outer_names(component: &[u8]) -> (Vec<String>, Vec<String>) {
-    Validator::new_with_features(WasmFeatures::all()).validate_all(component).expect("the component is valid");
+    Validator::new().validate_all(component).expect("the component is valid");
     let (mut depth, mut imports, mut exports) = (0_u32, Vec::new(), Vec::new());
     for payload in Parser::new(0).parse_all(component) {
         match payload.expect("the component can be parsed") {
