@@ -178,6 +178,16 @@ impl TestServer {
         self.server.as_ref().expect("the server was not stopped")
     }
 
+    /// The server itself, where it is one of this process; none under Spin.
+    pub fn in_process(&self) -> Option<&Server> {
+        self.server.as_ref()
+    }
+
+    /// Whether clients may open WebSockets: under Spin they do so at a gateway.
+    pub fn has_sockets(&self) -> bool {
+        self.spin.is_none()
+    }
+
     /// Where it listens, the main listener first.
     pub fn addresses(&self) -> Vec<SocketAddr> {
         self.server.as_ref().map_or_else(|| vec![self.address], |server| server.addresses().to_vec())

@@ -52,7 +52,7 @@ pub enum Spin {
     /// The fake.
     Fake(FakeSpin),
     /// `spin up`.
-    Up(SpinUp),
+    Up(Box<SpinUp>),
 }
 
 impl Spin {
@@ -63,7 +63,7 @@ impl Spin {
     pub async fn start(kind: Kind, settings: SpinSettings) -> anyhow::Result<Self> {
         Ok(match kind {
             Kind::Fake => Self::Fake(FakeSpin::start(settings).await?),
-            Kind::Up => Self::Up(SpinUp::start(&settings).await?),
+            Kind::Up => Self::Up(Box::new(SpinUp::start(&settings).await?)),
         })
     }
 

@@ -75,7 +75,7 @@ fn execute(connection: &rusqlite::Connection, sql: &str, parameters: Vec<sqlite:
     let mut batch = Batch::new(connection, sql);
     // A text without a statement gives nothing, without an error.
     let Some(mut statement) = batch.next()? else { return Ok(sqlite::QueryResult { columns: Vec::new(), rows: Vec::new() }) };
-    let columns: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
+    let columns: Vec<String> = statement.column_names().map(str::to_owned).collect();
     let parameters = parameters.into_iter().map(|parameter| match parameter {
         sqlite::Value::Null => Value::Null,
         sqlite::Value::Integer(number) => Value::Integer(number),

@@ -1,8 +1,8 @@
 //! Requests of the component's own.
 
 use serde_json::{Value, json};
-use wasip2::http::outgoing_handler::handle;
-use wasip2::http::types::{Fields, OutgoingRequest, Scheme};
+use wasi::http::outgoing_handler::handle;
+use wasi::http::types::{Fields, OutgoingRequest, Scheme};
 
 /// A GET over plain HTTP: status and body.
 pub fn get(authority: &str, path: &str) -> Result<Value, String> {

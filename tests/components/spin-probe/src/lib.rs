@@ -27,18 +27,18 @@ mod rows;
 mod steps;
 
 use serde_json::{Value, json};
-use wasip2::clocks::monotonic_clock::subscribe_duration;
-use wasip2::http::types::{Fields, IncomingRequest, OutgoingBody, OutgoingResponse, ResponseOutparam};
-use wasip2::io::streams::{InputStream, OutputStream, StreamError};
+use wasi::clocks::monotonic_clock::subscribe_duration;
+use wasi::http::types::{Fields, IncomingRequest, OutgoingBody, OutgoingResponse, ResponseOutparam};
+use wasi::io::streams::{InputStream, OutputStream, StreamError};
 
 struct Probe;
 
-wasip2::http::proxy::export!(Probe);
+wasi::http::proxy::export!(Probe);
 
 /// How long `/hold` waits between two comments.
 const PAUSE_NS: u64 = 20_000_000;
 
-impl wasip2::exports::http::incoming_handler::Guest for Probe {
+impl wasi::exports::http::incoming_handler::Guest for Probe {
     fn handle(request: IncomingRequest, out: ResponseOutparam) {
         let path = request.path_with_query().unwrap_or_default();
         match path.split('?').next().unwrap_or_default() {

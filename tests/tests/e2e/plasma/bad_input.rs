@@ -141,6 +141,9 @@ async fn a_server_that_is_open_to_its_machine_is_not_open_to_pages_of_strangers(
         let length = body.len();
         let plain = format!("POST /sync/pull HTTP/1.1\r\n{head}content-type: text/plain\r\ncontent-length: {length}\r\n\r\n{body}");
         assert_eq!(status_of(user, &plain).await, if is_let_in { 200 } else { 401 }, "{head}");
+        if !server.has_sockets() {
+            continue;
+        }
         let mut socket = RawConnection::connect(server.address).await;
         socket.send(format!("GET /sync/ws HTTP/1.1\r\n{head}{upgrade}\r\n\r\n").as_bytes()).await;
         assert_eq!(socket.response(true).await.status, if is_let_in { 101 } else { 401 }, "{head}");

@@ -5,6 +5,7 @@ mod keys;
 mod outbound;
 mod postgres;
 mod redis;
+mod served;
 mod sqlite;
 
 use std::path::Path;
