@@ -7,6 +7,7 @@ mod postgres;
 mod redis;
 mod served;
 mod sqlite;
+mod table;
 
 use std::path::Path;
 

@@ -8,13 +8,14 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::Method;
 use serde_json::{Value, json};
+use syncline::compose::{self, for_spin};
 use syncline_tests::http::request;
 use syncline_tests::plasma::{Events, Replica, admin, alice, bob, mutation, pull_body};
 use syncline_tests::process::{Process, command};
 use syncline_tests::secsync::Author;
 use syncline_tests::sha256;
 use syncline_tests::socket::Socket;
-use syncline_tests::spin::{Kind, Spin, SpinSettings, chosen, composed_for};
+use syncline_tests::spin::{Kind, Spin, SpinSettings, chosen};
 
 use crate::support::{ask, place, snapshot_saved};
 
@@ -173,9 +174,9 @@ async fn works(probe: Probe, address: SocketAddr) -> bool {
 }
 
 /// A column: each row tried at a Spin, and where that fails through a gateway.
-async fn column(kind: Kind, is_portable: bool, change: impl FnOnce(&mut SpinSettings, &mut Value)) -> Vec<&'static str> {
+async fn column(kind: Kind, front: compose::Spin, change: impl FnOnce(&mut SpinSettings, &mut Value)) -> Vec<&'static str> {
     let folder = tempfile::tempdir().expect("folders can be made");
-    let component = composed_for(is_portable).expect("it can be composed");
+    let component = for_spin(None, front).expect("it can be composed");
     let (mut settings, mut config) = (SpinSettings::new(component, folder.path()), serde_json::from_str(CONFIG).expect("it is JSON"));
     change(&mut settings, &mut config);
     settings.variables.insert("config".into(), config.to_string());
@@ -225,13 +226,13 @@ const COLUMNS: [&str; 3] = ["`spin.toml`", "`spin.portable.toml`", "hosted: Post
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_page_says_what_works_where() {
     let kind = chosen().unwrap_or(Kind::Fake);
-    let mut columns = vec![(1, column(kind, true, |_, _| ()).await)];
+    let mut columns = vec![(1, column(kind, compose::Spin::Portable, |_, _| ()).await)];
     if kind == Kind::Up && syncline_tests::spin::version() >= Some((4, 1)) {
-        columns.push((0, column(kind, false, |_, _| ()).await));
+        columns.push((0, column(kind, compose::Spin::Service, |_, _| ()).await));
     }
     if kind == Kind::Fake {
         let schemas = syncline_tests::postgres::PostgresSchemas::new().await;
-        let hosted = column(kind, true, |settings, config| {
+        let hosted = column(kind, compose::Spin::Portable, |settings, config| {
             settings.value_bytes_max = Some(1_000_000);
             config["executor"] = schemas.url().into();
             config["limits"] = json!({"stream_ms": 25_000});
