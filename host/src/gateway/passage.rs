@@ -106,7 +106,7 @@ impl Passage {
         if !presented.is_some_and(|presented| bool::from(presented.ct_eq(self.secret.as_bytes()))) {
             return status(StatusCode::UNAUTHORIZED);
         }
-        self.wakes.wake();
+        self.wakes.called();
         status(StatusCode::NO_CONTENT)
     }
 

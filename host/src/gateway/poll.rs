@@ -41,12 +41,20 @@ pub(super) struct Wakes {
     wake: Notify,
     /// Redis tells of what is new.
     redis: AtomicBool,
+    /// The deployment does, at our URL: so it has shown.
+    callback: AtomicBool,
 }
 
 impl Wakes {
     /// There may be something new.
     pub(super) fn wake(&self) {
         self.wake.notify_one();
+    }
+
+    /// The deployment has called: from now on it need not be asked for long.
+    pub(super) fn called(&self) {
+        self.callback.store(true, Ordering::Relaxed);
+        self.wake();
     }
 
     /// Redis tells of what is new from now on, or not any more.
@@ -162,7 +170,7 @@ impl Poller {
 
     /// Whether somebody tells when there is something new.
     fn is_told(&self) -> bool {
-        self.callback.is_some() || self.wakes.redis.load(Ordering::Relaxed)
+        self.wakes.callback.load(Ordering::Relaxed) || self.wakes.redis.load(Ordering::Relaxed)
     }
 
     /// Polls until it is dropped.
