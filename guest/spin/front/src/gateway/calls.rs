@@ -149,16 +149,16 @@ impl<C: Clock> Front<C> {
 
     /// What is known of a call. Where nothing is, it has its place from now on.
     fn before(&self, mount: &Mount, key: &str, call: &SocketCall) -> Result<Before, Error> {
-        if call.retry {
-            if let Some(bytes) = self.adapter.recall(key)? {
-                return Ok(match recalled(&bytes) {
-                    Some(remembered) => Before::Answered(Box::new(remembered)),
-                    None => {
-                        log(Level::Error, Some(&mount.name), "a remembered answer cannot be read", "");
-                        Before::Failed
-                    }
-                });
-            }
+        if call.retry
+            && let Some(bytes) = self.adapter.recall(key)?
+        {
+            return Ok(match recalled(&bytes) {
+                Some(remembered) => Before::Answered(Box::new(remembered)),
+                None => {
+                    log(Level::Error, Some(&mount.name), "a remembered answer cannot be read", "");
+                    Before::Failed
+                }
+            });
         }
         let lease_ms = mount.plan.call_deadline_ms.saturating_add(PLACE_SPARE_MS).min(PLACE_MS_MAX);
         let holder = format!("{:016x}", self.clock.random());
