@@ -162,7 +162,9 @@ impl<C: Clock> Front<C> {
         }
         let lease_ms = mount.plan.call_deadline_ms.saturating_add(PLACE_SPARE_MS).min(PLACE_MS_MAX);
         let holder = format!("{:016x}", self.clock.random());
-        if !self.adapter.hold(key, &holder, 1, lease_ms)? {
+        // Whoever fell has left its place behind.
+        let places = if call.retry && call.ended { u32::MAX } else { 1 };
+        if !self.adapter.hold(key, &holder, places, lease_ms)? {
             return Ok(Before::Running);
         }
         if !call.retry {
