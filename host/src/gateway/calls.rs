@@ -65,6 +65,8 @@ struct Waiter {
     /// How often it fell, alone in a request.
     falls: u32,
     alone: bool,
+    /// A request that carried it broke off: it may still be under way there.
+    broke_off: bool,
 }
 
 /// Where calls wait.
@@ -116,8 +118,9 @@ impl Calls {
             attempts: 0,
             falls: 0,
             alone: line == Line::Tasks,
+            broke_off: false,
         };
-        let call = wire::SocketCall { id: rand::random(), mount: mount.name.clone(), known: 0, retry: false, invocation };
+        let call = wire::SocketCall { id: rand::random(), mount: mount.name.clone(), known: 0, retry: false, ended: false, invocation };
         self.push(line, Pending { call, waiter });
         answered.await.unwrap_or(Err(CallFailed::Away))
     }
@@ -189,6 +192,7 @@ impl Calls {
         let (mut calls, mut waiters) = (Vec::with_capacity(open.len()), Vec::with_capacity(open.len()));
         for mut pending in open.drain(..) {
             pending.call.known = pending.waiter.feed.known();
+            pending.call.ended = !pending.waiter.broke_off;
             calls.push(pending.call);
             waiters.push(pending.waiter);
         }
@@ -239,8 +243,9 @@ impl Calls {
         Ok(())
     }
 
-    fn unanswered(self: &Arc<Self>, line: Line, pending: Pending, error: &Unanswered, was_alone: bool) {
+    fn unanswered(self: &Arc<Self>, line: Line, mut pending: Pending, error: &Unanswered, was_alone: bool) {
         let is_upgrade = matches!(pending.call.invocation, wire::Invocation::Upgrade { .. });
+        pending.waiter.broke_off |= matches!(error, Unanswered::Broken(_));
         let next = after(error, is_upgrade, was_alone, &pending);
         tracing::debug!(mount = pending.call.mount, %error, ?next, "a call was not answered");
         self.again(line, pending, next);

@@ -6,11 +6,16 @@ use crate::back::{Back, Opened, unavailable};
 use crate::bindings::exports::syncline::host::pubsub::Publication;
 use crate::bindings::exports::syncline::spin::adapter;
 use crate::call::{Call, Change, Deferred, Effect};
+use crate::ports::Request;
 use crate::sql::{Error, Link};
 use crate::store::{answers, keyvalue, outbox, places, presence, publications};
 
 /// Old rows are removed in one of so many calls that publish.
 const CLEANED_EVERY: u64 = 128;
+/// The places of gateways that are told of publications; who holds one is a URL.
+const WOKEN: &str = "woken";
+/// Time for telling one of them.
+const WAKE_MS: u64 = 500;
 
 impl Back {
     /// A call ended.
@@ -44,6 +49,9 @@ impl Back {
         {
             self.log_own("warn", "Redis cannot be told of publications", &[("error", &error)]);
         }
+        if call.published.is_some() {
+            self.wake_gateways(opened);
+        }
         if call.published.is_some() && self.ports.clock.random().is_multiple_of(CLEANED_EVERY) {
             self.clean(opened, &call.mount);
         }
@@ -57,6 +65,29 @@ impl Back {
                 again: false,
                 refreshed: call.refreshed,
             }),
+        }
+    }
+
+    /// Tells gateways that there is something new. They look by themselves too, so nothing rests on it.
+    fn wake_gateways(&self, opened: &Opened) {
+        let Some(secret) = &opened.settings.gateway_secret else { return };
+        let urls = places::holders(&opened.database, WOKEN, self.now_ms()).unwrap_or_else(|error| {
+            self.log_own("warn", "gateways cannot be told of publications", &[("error", &error.to_string())]);
+            Vec::new()
+        });
+        for url in urls {
+            let authorization = ("authorization".to_owned(), format!("Bearer {}", secret.expose()).into_bytes());
+            let (headers, body) = (vec![authorization], Vec::new());
+            let request = Request { method: "POST", url: url.clone(), headers, body, timeout_ms: WAKE_MS, answer_bytes_max: None };
+            let why = match self.ports.http.send(&request) {
+                Ok(reply) if (200..300).contains(&reply.status) => continue,
+                Ok(reply) => format!("answered {}", reply.status),
+                Err(error) => error,
+            };
+            self.log_own("warn", "a gateway is not told of publications until it asks for it again", &[("url", &url), ("error", &why)]);
+            if let Err(error) = places::release(&opened.database, WOKEN, &url) {
+                self.log_own("warn", "a gateway keeps its place", &[("error", &error.to_string())]);
+            }
         }
     }
 

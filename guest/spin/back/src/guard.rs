@@ -6,6 +6,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::rc::Rc;
 
 use serde_json::{Value, json};
@@ -103,9 +104,9 @@ impl Guard {
             }
         };
         let Some(mut falls) = falls else {
-            if !entered.contains_key(&key) {
-                self.with(|store| store.set(&key, &Falls::default().bytes()))?;
-                entered.insert(key, None);
+            if let Entry::Vacant(place) = entered.entry(key) {
+                self.with(|store| store.set(place.key(), &Falls::default().bytes()))?;
+                place.insert(None);
             }
             return Ok(0);
         };

@@ -61,6 +61,8 @@ pub struct Settings {
     pub bucket: Option<Bucket>,
     /// A Redis server.
     pub redis: Option<Secret>,
+    /// What gateways share with us; none: there are none.
+    pub gateway_secret: Option<Secret>,
     /// How long a transaction may stay open.
     pub transaction_ms: u64,
     /// The same in calls that may take long.
@@ -118,6 +120,7 @@ impl Settings {
             key_value: given.key_value,
             bucket,
             redis: given.redis.map(Secret::new),
+            gateway_secret: given.gateway_secret.map(Secret::new),
             transaction_ms,
             long_ms,
             object_bytes_max: object_bytes,
@@ -162,6 +165,7 @@ mod tests {
                 secret_key: "hush".into(),
             }),
             redis: Some("redis://:hush@127.0.0.1".into()),
+            gateway_secret: Some("hush".into()),
             limits: adapter::Limits { transaction_ms: 1000, long_ms: 2000, object_bytes: 10, quota_bytes: None },
         }
     }

@@ -41,7 +41,7 @@ pub(crate) fn request_head(incoming: Incoming, proxies: &[Network], gateway_secr
             peer = String::from_utf8(value).unwrap_or_default();
         } else if name == GATEWAY_HEADER {
             gateway = gateway_secret.is_some_and(|secret| is_same(secret, &value));
-        } else if !name.starts_with(SPIN_PREFIX) && !(name == "host" && authority.is_some()) {
+        } else if !(name.starts_with(SPIN_PREFIX) || name == "host" && authority.is_some()) {
             kept.push(Header { name, value });
         }
     }

@@ -12,7 +12,7 @@ use crate::bindings::syncline::sync::live::{Connection, Failure, Outcome};
 use crate::bindings::syncline::sync::mounts::{self, Plan};
 use crate::bindings::syncline::sync::socket::{self, Deliveries, Group, Input, UpgradeResult};
 use crate::bindings::syncline::sync::timer;
-use crate::ports::{Adapter, Cursor, Download, Logic, Upload};
+use crate::ports::{Adapter, Cursor, Documents, Download, Logic, Upload};
 
 /// The Spin variable that holds the configuration.
 pub fn config() -> Result<String, String> {
@@ -110,7 +110,7 @@ impl Adapter for ImportedAdapter {
         adapter::know(mount);
     }
 
-    fn documents(&self, mount: &str) -> Result<(u64, Vec<(String, Vec<u8>)>), Error> {
+    fn documents(&self, mount: &str) -> Result<Documents, Error> {
         adapter::documents(mount)
     }
 

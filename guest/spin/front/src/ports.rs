@@ -15,6 +15,8 @@ use crate::bindings::syncline::sync::socket::{Deliveries, Group, Input, UpgradeR
 
 /// What a step of something long gives: where the next one goes on, or none at the end.
 pub type Cursor = Option<Vec<u8>>;
+/// Documents by name, and the number that grows when one of them changes.
+pub type Documents = (u64, Vec<(String, Vec<u8>)>);
 
 /// The logic (`wit/handler.wit`): there stands what each call means.
 pub trait Logic {
@@ -65,7 +67,7 @@ pub trait Adapter {
     /// `know`.
     fn know(&self, mount: &Mount);
     /// `documents`.
-    fn documents(&self, mount: &str) -> Result<(u64, Vec<(String, Vec<u8>)>), Error>;
+    fn documents(&self, mount: &str) -> Result<Documents, Error>;
     /// `claim-start`.
     fn claim_start(&self, mount: &str, revision: &str) -> Result<Start, Error>;
     /// `started`.

@@ -26,6 +26,8 @@ pub struct SocketCall {
     pub known: Position,
     /// It was sent before, and the answer did not come: perhaps it was made.
     pub retry: bool,
+    /// Every request that carried it before has ended, for sure: it is not being made any more.
+    pub ended: bool,
     /// What is called.
     pub invocation: Invocation,
 }

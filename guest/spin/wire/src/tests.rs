@@ -114,8 +114,8 @@ fn invocation() -> impl Strategy<Value = Invocation> {
 }
 
 fn calls() -> impl Strategy<Value = Calls> {
-    let call = (any::<u128>(), text(), any::<u64>(), any::<bool>(), invocation())
-        .prop_map(|(id, mount, known, retry, invocation)| SocketCall { id, mount, known, retry, invocation });
+    let call = (any::<u128>(), text(), any::<u64>(), any::<[bool; 2]>(), invocation())
+        .prop_map(|(id, mount, known, [retry, ended], invocation)| SocketCall { id, mount, known, retry, ended, invocation });
     (any::<u64>(), vec(call, 0..4)).prop_map(|(gateway, calls)| Calls { gateway, calls })
 }
 

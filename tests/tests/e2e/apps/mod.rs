@@ -5,7 +5,7 @@ mod falls;
 mod frozen;
 mod hooks;
 mod new_app;
-mod plasma;
+pub mod plasma;
 mod plasma_hooks;
 
 use std::path::Path;

@@ -9,12 +9,13 @@ use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use syncline::runtime::GUEST_COMPONENT;
 use syncline_tests::http::request;
-use syncline_tests::plasma::{alice, fixture, plasma_mount};
+use syncline_tests::plasma::{alice, fixture, mutation, plasma_mount, push_body};
 use syncline_tests::spin::{Spin, SpinSettings, composed, config};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 
 use super::kind;
+use crate::apps::plasma as apps;
 
 /// More than an answer takes, and less than a client waits to acknowledge the first half of one.
 const AT_ONCE: Duration = Duration::from_millis(30);
@@ -62,6 +63,32 @@ async fn streams_beyond_the_cap_are_refused_and_requests_are_not() {
     let refused = user.get("/poke").await;
     assert_eq!(refused.status, 503, "{refused:?}");
     assert_eq!(user.get("/health").await.status, 200);
+}
+
+/// Here an app takes its request along: its client sends the mutation again, until it is recorded as failed.
+#[tokio::test]
+async fn a_mutation_whose_app_fell_three_times_is_recorded_as_failed_and_its_client_goes_on() {
+    let mounts = [apps::mount(json!({}))];
+    let (folder, component) = (tempfile::tempdir().expect("folders can be made"), composed(kind(), GUEST_COMPONENT, &mounts));
+    let mut settings = SpinSettings::new(component.expect("the parts fit"), folder.path());
+    settings.variables.insert("config".into(), config(&mounts, None, None).to_string());
+    let spin = Spin::start(kind(), settings).await.expect("it starts");
+    let user = alice(spin.address());
+    let todo = |id, name: &str| mutation("c1", id, "createTodo", json!({"id": name, "title": "same", "shared": false}));
+    let copy = |id, from: &str, to: &str| mutation("c1", id, "copy", json!({"from": from, "to": to}));
+    let push = [todo(1, "a"), copy(2, "a", "b"), mutation("c1", 3, "trap", json!({})), copy(4, "b", "c")];
+    for _ in 0..3 {
+        assert_eq!(user.post("/push", &push_body("g1", &push)).await.status, 500);
+        assert_eq!(
+            user.push("g2", &[mutation("c2", 1, "copy", json!({"from": "none", "to": "d"}))]).await["results"].as_array().map(Vec::len),
+            Some(1),
+            "others go on"
+        );
+    }
+    let answer = user.push("g1", &push).await;
+    assert_eq!(apps::outcomes(&answer), ["applied", "applied", "Error: mutator trap trapped", "applied"]);
+    assert_eq!(answer["lastMutationIDChanges"]["c1"], 4);
+    assert_eq!(apps::outcomes(&user.push("g1", &[copy(5, "c", "e")]).await), ["applied"]);
 }
 
 #[tokio::test]

@@ -98,7 +98,7 @@ async fn live_socket(address: SocketAddr) {
 }
 
 async fn asked(address: SocketAddr, path: &str, more: Value) -> Value {
-    let mut body = json!({"query": {"from": "todos", "orderBy": [["id", "asc"]]}});
+    let mut body = json!({"protocolVersion": 1, "schemaVersion": "7", "query": {"from": "todos", "orderBy": [["id", "asc"]]}});
     body.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
     let answer = bob(address).post(path, &body).await;
     assert_eq!(answer.status, 200, "{answer:?}");
@@ -231,10 +231,11 @@ async fn the_page_says_what_works_where() {
         columns.push((0, column(kind, compose::Spin::Service, |_, _| ()).await));
     }
     if kind == Kind::Fake {
-        let schemas = syncline_tests::postgres::PostgresSchemas::new().await;
+        let folder = tempfile::tempdir().expect("folders can be made");
+        let database = syncline_tests::postgres::database_of_folder(folder.path()).await;
         let hosted = column(kind, compose::Spin::Portable, |settings, config| {
             settings.value_bytes_max = Some(1_000_000);
-            config["executor"] = schemas.url().into();
+            config["executor"] = database.into();
             config["limits"] = json!({"stream_ms": 25_000});
         });
         columns.push((2, hosted.await));

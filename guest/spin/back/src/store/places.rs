@@ -1,6 +1,6 @@
 //! Places that are counted across all instances (open streams, attempts under way), leased.
 
-use crate::sql::{Database, Dialect, Error, number, unsigned};
+use crate::sql::{Database, Dialect, Error, bytes, number, unsigned};
 use sha2::{Digest as _, Sha256};
 
 /// Takes a place of a name, or prolongs it; false where all are taken.
@@ -30,6 +30,13 @@ pub fn hold(database: &Database, name: &str, holder: &str, limit: u32, lease_ms:
 pub fn release(database: &Database, name: &str, holder: &str) -> Result<(), Error> {
     let parameters = [name.as_bytes().into(), holder.as_bytes().into()];
     database.run("DELETE FROM {}places WHERE name = ? AND holder = ?", &parameters).map(drop)
+}
+
+/// Who has a place of a name.
+pub fn holders(database: &Database, name: &str, now_ms: u64) -> Result<Vec<String>, Error> {
+    let sql = "SELECT holder FROM {}places WHERE name = ? AND until > ? ORDER BY holder";
+    let rows = database.run(sql, &[name.as_bytes().into(), number(now_ms)])?.rows;
+    rows.into_iter().flatten().map(|cell| String::from_utf8(bytes(cell)?).map_err(|error| Error::Unavailable(error.to_string()))).collect()
 }
 
 /// Removes what is over.

@@ -114,6 +114,7 @@ pub(super) fn settings() -> adapter::Settings {
         key_value: "default".into(),
         objects: adapter::Objects::Database,
         redis: None,
+        gateway_secret: None,
         limits: adapter::Limits { transaction_ms: 1000, long_ms: 60_000, object_bytes: 16 << 20, quota_bytes: None },
     }
 }

@@ -230,25 +230,29 @@ fn answers_are_remembered_for_a_while() {
 }
 
 #[test]
-fn attempts_are_counted_outside_of_transactions() {
+fn gateways_that_hold_a_place_are_woken_by_what_is_published() {
     let world = World::new();
-    let back = world.instance();
-    assert!(!back.suspicious("m/1"));
-    back.begin("m", false);
-    let handle = back.begin_transaction("main").unwrap();
-    assert_eq!(back.begin_attempt("m/1"), 1);
-    assert!(!back.suspicious("m/1"), "this is the first");
-    back.run(handle, "CREATE TABLE {}t (a)", &[]).unwrap();
-    drop(back);
-    let back = world.instance();
-    assert!(back.suspicious("m/1") && !back.suspicious("m/2"));
-    assert_eq!(back.begin_attempt("m/1"), 2);
-    back.end_attempt("m/1");
-    assert!(!back.suspicious("m/1"));
-    assert_eq!(world.facts.borrow().len(), 0);
-    let without = world.instance_with(|settings| settings.key_value = "missing".into());
-    assert_eq!((without.begin_attempt("a"), without.suspicious("a")), (1, false));
-    assert!(world.lines.borrow().last().unwrap().contains("no such store"));
+    let back = world.instance_with(|settings| settings.gateway_secret = Some("hush".into()));
+    let publish = || {
+        back.begin("m", false);
+        back.publish(publication("t", "x"));
+        back.end(false).unwrap();
+    };
+    publish();
+    assert_eq!(world.requests.borrow().len(), 0);
+    assert!(back.hold("woken", "http://one/woken", 64, 60_000).unwrap() && back.hold("woken", "http://two/woken", 64, 60_000).unwrap());
+    world.reply(204, &[], b"");
+    world.reply(401, &[], b"");
+    publish();
+    let said: Vec<_> = world.requests.borrow().iter().map(|request| (request.url.clone(), request.headers.clone())).collect();
+    let secret = vec![("authorization".to_owned(), b"Bearer hush".to_vec())];
+    assert_eq!(said, [("http://one/woken".to_owned(), secret.clone()), ("http://two/woken".to_owned(), secret)]);
+    world.reply(204, &[], b"");
+    publish();
+    assert_eq!(world.requests.borrow().len(), 3, "the second one has lost its place");
+    world.pass_ms(60_000);
+    publish();
+    assert_eq!(world.requests.borrow().len(), 3);
 }
 
 #[test]

@@ -207,6 +207,7 @@ impl Config {
             key_value: places::label("storage.keyvalue", &written.storage.keyvalue)?,
             objects: places::objects(&written.storage)?,
             redis: places::redis(&written.pubsub)?,
+            gateway_secret: written.gateway.secret.as_ref().map(|secret| secret.expose().to_owned()),
             limits,
         };
         Ok(Self {

@@ -149,20 +149,22 @@ impl<C: Clock> Front<C> {
 
     /// What is known of a call. Where nothing is, it has its place from now on.
     fn before(&self, mount: &Mount, key: &str, call: &SocketCall) -> Result<Before, Error> {
-        if call.retry {
-            if let Some(bytes) = self.adapter.recall(key)? {
-                return Ok(match recalled(&bytes) {
-                    Some(remembered) => Before::Answered(Box::new(remembered)),
-                    None => {
-                        log(Level::Error, Some(&mount.name), "a remembered answer cannot be read", "");
-                        Before::Failed
-                    }
-                });
-            }
+        if call.retry
+            && let Some(bytes) = self.adapter.recall(key)?
+        {
+            return Ok(match recalled(&bytes) {
+                Some(remembered) => Before::Answered(Box::new(remembered)),
+                None => {
+                    log(Level::Error, Some(&mount.name), "a remembered answer cannot be read", "");
+                    Before::Failed
+                }
+            });
         }
         let lease_ms = mount.plan.call_deadline_ms.saturating_add(PLACE_SPARE_MS).min(PLACE_MS_MAX);
         let holder = format!("{:016x}", self.clock.random());
-        if !self.adapter.hold(key, &holder, 1, lease_ms)? {
+        // Whoever fell has left its place behind.
+        let places = if call.retry && call.ended { u32::MAX } else { 1 };
+        if !self.adapter.hold(key, &holder, places, lease_ms)? {
             return Ok(Before::Running);
         }
         if !call.retry {

@@ -13,6 +13,11 @@ use crate::ports::Clock;
 
 use super::{Refused, convert, encoded};
 
+/// The places of those that are told of publications (`adapter.settings.gateway-secret`), how many there are, and for how long one is
+/// kept that does not poll again.
+const WOKEN: &str = "woken";
+const WOKEN_MAX: u32 = 64;
+const WOKEN_MS: u64 = 60_000;
 /// Bytes of publications of one mount in one answer to a poll, about.
 const STRETCH_BYTES: u64 = 4 << 20;
 
@@ -24,6 +29,10 @@ impl<C: Clock> Front<C> {
         for held in poll.held.iter().filter(|held| deployment.mount(&held.mount).is_some() && !held.connections.is_empty()) {
             let renewed = self.adapter.renew(&held.mount, &held.connections);
             only_logged(Some(&held.mount), "presences could not be renewed", renewed);
+        }
+        if let Some(url) = poll.callback.as_deref().filter(|url| url.starts_with("http://") || url.starts_with("https://")) {
+            let held = self.adapter.hold(WOKEN, url, WOKEN_MAX, WOKEN_MS);
+            only_logged(None, "a gateway has no place among those that are told of publications", held.map(drop));
         }
         let stream_ms = deployment.config.limits.stream_ms;
         let limit_ms = if stream_ms == 0 { u64::MAX } else { stream_ms };

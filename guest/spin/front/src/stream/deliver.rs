@@ -93,7 +93,7 @@ impl<C: Clock> Front<C> {
     /// All of the frames and the cursor, or nothing: then the stream's alarm has it look for itself.
     fn send_by_cursor<'d>(&self, stream: &mut Stream<'_>, topic: &str, templates: impl Iterator<Item = &'d Template>, is_quiet: bool) {
         let cursor = stream.cursor(topic);
-        let is_new = |template: &&Template| !cursor.zip(template.cursor_after).is_some_and(|(cursor, after)| cursor >= after);
+        let is_new = |template: &&Template| cursor.zip(template.cursor_after).is_none_or(|(cursor, after)| cursor < after);
         let templates: Vec<&Template> = templates.filter(is_new).collect();
         let alarm_ms = templates.iter().filter_map(|template| template.alarm_after_ms).min();
         if !is_quiet {

@@ -38,7 +38,14 @@ fn answers(world: &Rc<World>, calls: Vec<SocketCall>) -> Vec<wire::CallAnswer> {
 
 fn receive(id: u128, retry: bool) -> SocketCall {
     let connection = wire::Connection { id: 9, attachment: Vec::new().into(), cursors: Vec::new(), failure: None };
-    SocketCall { id, mount: MOUNT.into(), known: 0, retry, invocation: Invocation::Receive { connection, inputs: vec![wire::Input::Wake] } }
+    SocketCall {
+        id,
+        mount: MOUNT.into(),
+        known: 0,
+        retry,
+        ended: false,
+        invocation: Invocation::Receive { connection, inputs: vec![wire::Input::Wake] },
+    }
 }
 
 fn receives(world: &World) -> usize {
@@ -140,7 +147,14 @@ fn calls_that_cannot_be_made_fail_alone() {
             remote_address: "1.1.1.1".into(),
             secure: true,
         };
-        SocketCall { id: 1, mount: mount.into(), known: 0, retry: false, invocation: Invocation::Upgrade { connection: 9, head } }
+        SocketCall {
+            id: 1,
+            mount: mount.into(),
+            known: 0,
+            retry: false,
+            ended: false,
+            invocation: Invocation::Upgrade { connection: 9, head },
+        }
     };
     let answers = answers(&world, vec![upgrade("none"), upgrade(MOUNT)]);
     assert_eq!(answers[0].reply, Reply::Failed(CallFailure::NoMount));

@@ -19,11 +19,15 @@ use crate::bindings::syncline::sync::live::{Alarm, Connection, Failure, Outcome}
 use crate::bindings::syncline::sync::mounts::{Closes, Concurrency, Fallback, Fallbacks, Plan, Route, RouteKind, UpgradeAnswer, Upgrades};
 use crate::bindings::syncline::sync::socket::{Deliveries, Group, GroupOutcome, Input, Part, Template, UpgradeResult};
 use crate::front::Front;
-use crate::ports::{Adapter, AnswerHead, Clock, Cursor, Download, Exchange, Gone, Incoming, Logic, Unread, Upload};
+use crate::ports::{Adapter, AnswerHead, Clock, Cursor, Documents, Download, Exchange, Gone, Incoming, Logic, Unread, Upload};
 
 pub(crate) const MOUNT: &str = "notes";
 
 type Event = (u64, Box<dyn FnOnce(&World)>);
+type Admit = Box<dyn FnMut(&World, &RequestHead) -> Admission>;
+type Resume = Box<dyn FnMut(&World, u64, &[u8]) -> Response>;
+type Receive = Box<dyn FnMut(&World, &Connection, &[Input]) -> Outcome>;
+type Deliver = Box<dyn FnMut(&Publication, &[Group]) -> Deliveries>;
 type Handle = Box<dyn FnMut(&World, u64, &RequestHead, &BodyIn) -> Response>;
 
 /// All that the front does not own.
@@ -40,11 +44,11 @@ pub(crate) struct World {
 /// What the logic does.
 pub(crate) struct Script {
     pub(crate) plan: Plan,
-    pub(crate) admit: Box<dyn FnMut(&World, &RequestHead) -> Admission>,
+    pub(crate) admit: Admit,
     pub(crate) handle: Handle,
-    pub(crate) resume: Box<dyn FnMut(&World, u64, &[u8]) -> Response>,
-    pub(crate) receive: Box<dyn FnMut(&World, &Connection, &[Input]) -> Outcome>,
-    pub(crate) deliver: Box<dyn FnMut(&Publication, &[Group]) -> Deliveries>,
+    pub(crate) resume: Resume,
+    pub(crate) receive: Receive,
+    pub(crate) deliver: Deliver,
     pub(crate) pieces: VecDeque<Result<(Vec<u8>, Cursor), String>>,
     pub(crate) fired: VecDeque<Cursor>,
     pub(crate) starts: VecDeque<Result<Cursor, String>>,
@@ -64,7 +68,7 @@ pub(crate) struct Kept {
     pub(crate) busy: u32,
     pub(crate) again: u32,
     pub(crate) end_fails: bool,
-    documents: (u64, Vec<(String, Vec<u8>)>),
+    documents: Documents,
     /// Of the call that is under way.
     in_call: bool,
     changes: Vec<Change>,
@@ -321,7 +325,7 @@ impl Adapter for TestAdapter {
         Ok(())
     }
     fn know(&self, _mount: &Mount) {}
-    fn documents(&self, _mount: &str) -> Result<(u64, Vec<(String, Vec<u8>)>), Error> {
+    fn documents(&self, _mount: &str) -> Result<Documents, Error> {
         Ok(self.0.kept.borrow().documents.clone())
     }
     fn claim_start(&self, _mount: &str, revision: &str) -> Result<Start, Error> {
