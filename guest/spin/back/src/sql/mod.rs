@@ -6,6 +6,7 @@
 mod database;
 mod failure;
 mod postgres;
+mod present;
 mod rows;
 mod scan;
 mod sqlite;

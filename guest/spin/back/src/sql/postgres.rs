@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use super::failure::{postgres_error, wrong_type};
+use super::present::{present, with_a_row};
 use super::values::{Plan, binding, bound, guess, placeholder_count, with_casts};
 use super::{Answer, Dialect, Error, Link, Shape, Statement, Value, shape};
 use crate::ports::{Bound, Cell, PostgresConnection};
@@ -86,8 +87,10 @@ impl PostgresLink {
         Err(Error::InvalidStatement("the parameters fit no type that the server wants".into()))
     }
 
-    fn rows(&self, sql: &str, parameters: &[Value]) -> Result<Vec<Vec<Cell>>, Error> {
-        match self.send(sql, parameters, Wanted::Rows)? {
+    fn rows(&self, sql: &str, shape: &Shape, parameters: &[Value]) -> Result<Vec<Vec<Cell>>, Error> {
+        let with_a_row = with_a_row(sql, shape);
+        match self.send(with_a_row.as_deref().unwrap_or(sql), parameters, Wanted::Rows)? {
+            Came::Rows(rows) if with_a_row.is_some() => Ok(present(rows)),
             Came::Rows(rows) => Ok(rows),
             Came::Count(_) => Err(Error::Unavailable("a count came in the place of rows".into())),
         }
@@ -103,9 +106,9 @@ impl PostgresLink {
 
 impl Link for PostgresLink {
     fn run(&self, sql: &str, parameters: &[Value]) -> Result<Answer, Error> {
-        let shape = shape(sql, Dialect::Postgres);
-        if shape.is_ok_and(|shape| shape.returns) {
-            let rows = known(self.rows(sql, parameters)?)?;
+        // What is no statement of the logic's (BEGIN …) has no shape, and gives no rows.
+        if let Some(shape) = shape(sql, Dialect::Postgres).ok().filter(|shape| shape.returns) {
+            let rows = known(self.rows(sql, &shape, parameters)?)?;
             return Ok(Answer { changed: rows.len() as u64, rows });
         }
         Ok(Answer { rows: Vec::new(), changed: self.count(sql, parameters)? })
@@ -118,7 +121,7 @@ impl Link for PostgresLink {
             let changed = self.count(sql, &statement.parameters)?;
             return Ok(Answer { rows: Vec::new(), changed: if shape.writes { changed } else { 0 } });
         }
-        let rows = self.rows(sql, &statement.parameters)?;
+        let rows = self.rows(sql, &shape, &statement.parameters)?;
         let rows = if shape.writes { known(rows)? } else { self.readable(&shape, sql, &statement.parameters, rows)? };
         Ok(Answer { changed: if shape.writes { rows.len() as u64 } else { 0 }, rows })
     }
@@ -129,7 +132,7 @@ impl Link for PostgresLink {
         if shape.returns && !shape.writes && shape.verb != "explain" {
             sql = format!("SELECT * FROM ({sql}\n) AS view LIMIT {rows_max}");
         }
-        let rows = self.rows(&sql, &statement.parameters)?;
+        let rows = self.rows(&sql, &shape, &statement.parameters)?;
         Ok(Answer { rows: self.readable(&shape, &sql, &statement.parameters, rows)?, changed: 0 })
     }
 }
@@ -147,7 +150,7 @@ impl PostgresLink {
         let cast = |(name, strange): (&String, &bool)| if *strange { format!("CAST({name} AS text)") } else { name.clone() };
         let selected: Vec<String> = names.iter().zip(&strange).map(cast).collect();
         let again = format!("SELECT {} FROM ({sql}\n) AS view ({})", selected.join(", "), names.join(", "));
-        known(self.rows(&again, parameters)?)
+        known(self.rows(&again, shape, parameters)?)
     }
 }
 

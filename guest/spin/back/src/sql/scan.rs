@@ -56,7 +56,8 @@ const VERBS: [&str; 12] =
     ["select", "insert", "update", "delete", "with", "values", "create", "alter", "drop", "analyze", "explain", "reindex"];
 const SQLITE_VERBS: [&str; 1] = ["replace"];
 const POSTGRES_VERBS: [&str; 2] = ["merge", "truncate"];
-const WRITING: [&str; 5] = ["insert", "update", "delete", "merge", "replace"];
+/// What changes rows.
+pub(super) const WRITING: [&str; 5] = ["insert", "update", "delete", "merge", "replace"];
 
 /// Looks at a statement of the logic.
 pub fn shape(sql: &str, dialect: Dialect) -> Result<Shape, Refusal> {

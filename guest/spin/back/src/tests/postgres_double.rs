@@ -1,5 +1,6 @@
 //! A double of Spin's PostgreSQL over a real server, with its traps: connections go back to a pool as they are, each statement is
-//! prepared by itself, a parameter must be of exactly the type that the server wants, errors are the driver's debug text.
+//! prepared by itself, a parameter must be of exactly the type that the server wants, errors are the driver's debug text, and there is no answer
+//! without a row.
 
 use std::cell::RefCell;
 use std::error::Error;
@@ -161,6 +162,7 @@ impl PostgresConnection for Handle {
         let borrowed: Vec<&(dyn ToSql + Sync)> = given.iter().map(|value| &**value as &(dyn ToSql + Sync)).collect();
         let rows = self.pool.runtime.block_on(self.client.as_ref().unwrap().query(sql, &borrowed));
         let rows = rows.map_err(|error| PortError::Said(format!("{error:?}")))?;
+        assert!(!rows.is_empty(), "Spin 4.0 never answers where there is no row: {sql}");
         Ok(rows.iter().map(|row| (0..row.len()).map(|index| cell(row, index)).collect()).collect())
     }
 
