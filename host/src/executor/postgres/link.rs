@@ -231,7 +231,8 @@ impl Link {
     }
 
     /// Brings the outer transaction to its end. The connection goes back to the pool, unless something is wrong with it.
-    pub(super) async fn finish(self, flush: Flush) -> Result<(), CommitError> {
+    /// `mark`: what a group that is to be committed runs last.
+    pub(super) async fn finish(self, flush: Flush, mark: &str) -> Result<(), CommitError> {
         if !self.opened {
             return Ok(());
         }
@@ -242,9 +243,9 @@ impl Link {
         }
         let command = match (flush, self.last) {
             (Flush::Nothing | Flush::Lost, _) => "ROLLBACK".to_owned(),
-            (Flush::Commit, Last::Undone) => format!("{}; COMMIT", self.owed),
-            (Flush::Commit, _) if self.owed.is_empty() => "RELEASE turn; COMMIT".to_owned(),
-            (Flush::Commit, _) => format!("{}; RELEASE turn; COMMIT", self.owed),
+            (Flush::Commit, Last::Undone) => format!("{}; {mark}; COMMIT", self.owed),
+            (Flush::Commit, _) if self.owed.is_empty() => format!("RELEASE turn; {mark}; COMMIT"),
+            (Flush::Commit, _) => format!("{}; RELEASE turn; {mark}; COMMIT", self.owed),
         };
         let Err(error) = self.connection.batch_execute(&command).await else { return Ok(()) };
         // Whatever is wrong with it, nobody gets it again.

@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
 pub use self::address::{AddressError, PostgresAddress};
+use self::marks::Marks;
 use self::names::{lock_key, mount_prefix, schema};
 use self::pool::Pool;
 use self::snapshot::{OpenSnapshots, PostgresSnapshot};
@@ -32,6 +33,7 @@ use crate::backup::Standstill;
 
 mod address;
 mod link;
+mod marks;
 pub(crate) mod names;
 pub(crate) mod pool;
 mod snapshot;
@@ -116,6 +118,7 @@ struct Shared {
     pool: Pool,
     runtime: Handle,
     snapshots: OpenSnapshots,
+    marks: Marks,
     closed: AtomicBool,
 }
 
@@ -148,8 +151,8 @@ impl PostgresExecutor {
     pub async fn start(settings: PostgresSettings) -> Result<Self, ExecutorError> {
         let pool = Pool::new(&settings)?;
         let (snapshots, closed) = (OpenSnapshots::default(), AtomicBool::new(false));
-        let shared = Arc::new(Shared { settings, pool, runtime: Handle::current(), snapshots, closed });
-        drop(shared.pool.get().await?);
+        let marks = Marks::start(&pool, &settings).await?;
+        let shared = Arc::new(Shared { settings, pool, runtime: Handle::current(), snapshots, marks, closed });
         Ok(Self { shared, databases: Mutex::default(), spaces: Spaces::default(), probe: tokio::sync::Mutex::default() })
     }
 

@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::link::{CommitError, Link};
+use super::marks::Mark;
 use super::pool::Backoff;
 use super::statement::executor_error;
 use super::{Shared, closed};
@@ -268,7 +269,9 @@ impl Task {
         self.linger_until = None;
         let Some(link) = self.link.take() else { return flush == Flush::Nothing };
         let id = link.transaction_id().map(str::to_owned);
-        let Err(failed) = link.finish(flush).await else { return flush != Flush::Lost };
+        let (marks, lock_key) = (&self.parts.shared.marks, self.parts.lock_key);
+        let mark = marks.next(lock_key);
+        let Err(failed) = link.finish(flush, &marks.statement(&mark)).await else { return flush != Flush::Lost };
         let name = &self.parts.name;
         let (durable, error) = match (flush, failed) {
             (Flush::Nothing, CommitError::Refused(error) | CommitError::Unknown(error)) => (true, error),
@@ -277,7 +280,7 @@ impl Task {
             }
             (Flush::Commit, CommitError::Unknown(error)) => {
                 tracing::warn!(mount = name.mount, database = name.name, %error, "the answer to a COMMIT is missing: the server is asked");
-                (self.was_committed(id.as_deref()).await, error)
+                (self.was_committed(id.as_deref(), &mark).await, error)
             }
         };
         if flush == Flush::Commit && !durable {
@@ -290,16 +293,19 @@ impl Task {
 
     /// Whether the group was committed although its COMMIT brought no answer. Asks until the server knows, because a
     /// group that was told as lost and is there would be missed by every reader; only a host that stops gives up.
-    async fn was_committed(&self, id: Option<&str>) -> bool {
+    async fn was_committed(&self, id: Option<&str>, mark: &Mark) -> bool {
         let Some(id) = id else { return false };
         let shared = &self.parts.shared;
         let end = Instant::now() + Duration::from_millis(shared.settings.fate_ms_max);
         let mut backoff = Backoff::default();
         loop {
             match self.status_of(id).await {
-                Ok(Some(status)) if status == "committed" => return true,
+                // It may be somebody else's by now: then ours is over too.
                 Ok(Some(status)) if status == "in progress" => {}
-                Ok(_) => return false,
+                Ok(_) => match shared.is_marked(mark).await {
+                    Ok(is_marked) => return is_marked,
+                    Err(error) => tracing::warn!(%error, "the fate of a group is not known yet"),
+                },
                 Err(ExecutorError::Unavailable(error)) => tracing::warn!(error, "the fate of a group is not known yet"),
                 // The server does not know the number: it is another one, or an older state of it.
                 Err(error) => {
