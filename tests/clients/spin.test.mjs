@@ -19,7 +19,7 @@ async function warmUp(stage, clients) {
   await converged(clients);
 }
 
-const typeAll = (stage, clients) => Promise.all(clients.map((client) => client.type("t".repeat(KEYS), stage.random)));
+const typeAll = (stage, clients, options) => Promise.all(clients.map((client) => client.type("t".repeat(KEYS), stage.random, options)));
 
 describe("gateways", { concurrency: 4 }, () => {
   story("clients at two gateways write one document", async (stage) => {
@@ -47,7 +47,7 @@ describe("gateways", { concurrency: 4 }, () => {
     const clients = await stage.clients(["ann", "bob"], { port: balancer.port });
     const [cem] = await stage.clients(["cem"], { port: kept.port });
     await warmUp(stage, [...clients, cem]);
-    const typing = typeAll(stage, [...clients, cem]);
+    const typing = typeAll(stage, [...clients, cem], { patient: true });
     await pause(stage.random(100, 400));
     balanced.port = kept.port;
     await killed.kill();
@@ -62,7 +62,7 @@ describe("gateways", { concurrency: 4 }, () => {
     await warmUp(stage, clients);
     const tap = stage.tap("tap");
     await tap.document();
-    const typing = typeAll(stage, clients);
+    const typing = typeAll(stage, clients, { patient: true });
     await pause(stage.random(100, 400));
     await stage.server.deployment.kill();
     await pause(stage.random(100, 400));
