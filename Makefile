@@ -53,11 +53,13 @@ spin-docs: build nextest initdb
 	SYNCLINE_WRITE_DOCS=1 tests/with-postgres $(CARGO) nextest run --release --locked -E 'test(the_page_says_what_works_where)'
 	SYNCLINE_WRITE_DOCS=1 SYNCLINE_TEST_HOST=spin-up tests/with-spin tests/with-postgres $(CARGO) nextest run --release --locked -E 'test(the_page_says_what_works_where)'
 
-# Real clients from npm against the binary that was just built; plasma's once more with the rows in PostgreSQL.
+# Real clients from npm against the binary that was just built; plasma's once more with the rows in PostgreSQL, and most of them
+# through a gateway in front of a fake of Spin.
 clients: build node chromium initdb
 	cd examples && npm ci --no-audit --no-fund --silent
 	cd examples/todo-web && npm ci --no-audit --no-fund --silent && npm run --silent check && npm run --silent build
-	cd tests/clients && npm ci --no-audit --no-fund --silent && npm test && npm run --silent test:postgres
+	$(CARGO) build --release --locked --example spin
+	cd tests/clients && npm ci --no-audit --no-fund --silent && npm test && npm run --silent test:postgres && npm run --silent test:spin
 
 # Every decoder on inputs that nobody thought of, 10 s times SYNCLINE_TEST_SCALE each (tests/fuzz/README.md).
 fuzz: tools cxx

@@ -125,3 +125,35 @@ impl Author {
         self.sign("secsync_ephemeral_message", json!({"docId": document, "pubKey": self.public_key()}), content)
     }
 }
+
+/// The place of a document, as a client without knowledge opens it.
+pub fn place(document: &str, session_key: &str) -> String {
+    format!("/secsync/{document}?sessionKey={session_key}&mode=complete")
+}
+
+/// What an update gets that is saved.
+pub fn update_saved(snapshot_id: &str, clock: u64) -> Value {
+    json!({"type": "update-saved", "snapshotId": snapshot_id, "clock": clock})
+}
+
+/// What an update gets that is refused.
+pub fn update_refused(snapshot_id: &str, clock: u64) -> Value {
+    json!({"type": "update-save-failed", "snapshotId": snapshot_id, "clock": clock, "requiresNewSnapshot": false})
+}
+
+/// What a snapshot gets that is saved.
+pub fn snapshot_saved(snapshot: &Snapshot) -> Value {
+    json!({"type": "snapshot-saved", "snapshotId": snapshot.id})
+}
+
+/// How others see an update or, with `ephemeral-message`, an ephemeral message.
+pub fn relayed(kind: &str, frame: &Value) -> Value {
+    let mut relayed = frame.clone();
+    relayed["type"] = kind.into();
+    relayed
+}
+
+/// How others see a snapshot.
+pub fn relayed_snapshot(snapshot: &Snapshot) -> Value {
+    json!({"type": "snapshot", "snapshot": snapshot.frame})
+}

@@ -231,6 +231,9 @@ impl Calls {
         };
         let Waiter { mount, feed, .. } = &pending.waiter;
         feed.take(mount, answer.published, answer.changes);
+        if let (Some(through), Some(connection)) = (answer.through, connection_of(&pending.call.invocation)) {
+            mount.placed(connection, through);
+        }
         match answer.reply {
             // Its first attempt is under way.
             wire::Reply::Busy => {
@@ -288,6 +291,15 @@ fn after(error: &Unanswered, is_upgrade: bool, was_alone: bool, pending: &Pendin
         Unanswered::Fell => Next::Again { alone: true, retry: true, falls: falls + u32::from(was_alone) },
         Unanswered::TooLarge if was_alone => Next::Failed(CallFailed::Trapped),
         Unanswered::TooLarge => Next::Again { alone: true, retry, falls: *falls },
+    }
+}
+
+/// Whose call it is.
+fn connection_of(invocation: &wire::Invocation) -> Option<u64> {
+    match invocation {
+        wire::Invocation::Upgrade { connection, .. } => Some(*connection),
+        wire::Invocation::Receive { connection, .. } => Some(connection.id),
+        _ => None,
     }
 }
 

@@ -120,11 +120,11 @@ impl Passing {
                 None => tracing::error!(mount = mount.name, "what was to be sent to one connection cannot be understood"),
             }
         } else if self.ahead.is_empty() {
-            mount.fan_out(publication);
+            mount.fan_out_to(|_| true, publication, Some(position));
         } else {
             let topic = publication.topic.clone();
             let begins_after = |connection| self.ahead.get(&(connection, topic.clone())).copied().unwrap_or(0);
-            mount.fan_out_to(|connection| begins_after(connection) < position, publication);
+            mount.fan_out_to(|connection| begins_after(connection) < position, publication, Some(position));
         }
     }
 
@@ -147,7 +147,11 @@ impl Passing {
             return;
         }
         match self.row.since(position, &topic) {
-            Some(missing) => missing.into_iter().for_each(|publication| mount.fan_out_to(|other| other == connection, publication)),
+            Some(missing) => {
+                for (position, publication) in missing {
+                    mount.fan_out_to(|other| other == connection, publication, Some(position));
+                }
+            }
             None => {
                 tracing::warn!(mount = mount.name, "a subscription begins before what is kept of publications: its connection is closed");
                 mount.close_as_failed(connection);

@@ -58,13 +58,13 @@ impl Row {
     }
 
     /// What was published on a topic after a position, as far as it is known; none where it is not kept any more.
-    pub(super) fn since(&self, position: Position, topic: &str) -> Option<Vec<Publication>> {
+    pub(super) fn since(&self, position: Position, topic: &str) -> Option<Vec<(Position, Publication)>> {
         if position < self.kept_after {
             return None;
         }
         let first = self.recent.partition_point(|(other, _)| *other <= position);
         let later = self.recent.range(first..);
-        Some(later.filter(|(_, publication)| publication.topic == topic).map(|(_, publication)| publication.clone()).collect())
+        Some(later.filter(|(_, publication)| publication.topic == topic).cloned().collect())
     }
 }
 
@@ -118,7 +118,7 @@ mod tests {
                 row.complete_to(begin + length);
             }
             prop_assert_eq!(&passed_on, &(1..=row.known()).collect::<Vec<_>>());
-            let found: Vec<_> = row.since(asked, "t").unwrap().into_iter().map(|found| found.message).collect();
+            let found: Vec<_> = row.since(asked, "t").unwrap().into_iter().map(|(_, found)| found.message).collect();
             let expected: Vec<_> = passed_on.iter().filter(|position| **position > asked && topic(**position) == "t").map(|position| Bytes::from(position.to_string())).collect();
             prop_assert_eq!(found, expected);
         }

@@ -259,6 +259,11 @@ impl Connection {
         self.inner.lock().queue.subscribed(topic);
     }
 
+    /// The call that runs comes after the publications up to a position, and before later ones.
+    pub(crate) fn placed(&self, through: u64) {
+        self.inner.lock().queue.placed(through);
+    }
+
     /// A subscription ended.
     pub(crate) fn unsubscribed(&self, topic: &str) {
         self.inner.lock().queue.unsubscribed(topic);

@@ -66,11 +66,11 @@ struct Encoded {
 impl MountCore {
     /// Brings a publication to its subscribers in this process, in the order of these calls.
     pub(crate) fn fan_out(&self, publication: Publication) {
-        self.fan_out_to(|_| true, publication);
+        self.fan_out_to(|_| true, publication, None);
     }
 
-    /// The same, to those connections only for which it is meant.
-    pub(crate) fn fan_out_to(&self, is_meant: impl Fn(u64) -> bool, publication: Publication) {
+    /// The same, to those connections only for which it is meant; with its place in the row of all publications, where there is one.
+    pub(crate) fn fan_out_to(&self, is_meant: impl Fn(u64) -> bool, publication: Publication, position: Option<u64>) {
         let text = std::str::from_utf8(&publication.message).is_ok();
         let closes = self.closes();
         let heading = Arc::new(Heading {
@@ -78,6 +78,7 @@ impl MountCore {
             order: publication.order.as_ref().map(|order| (order.key.clone(), order.sequence)),
             class: publication.class.clone(),
             close: publication.close.clone(),
+            position,
         });
         let (mut groups, mut targets) = (Groups::default(), Vec::new());
         // Counted once for all that share it.

@@ -8,6 +8,9 @@
 //! A publication waits for the next release at most, even if other calls are under way then: so the loser of a race sees
 //! the winner's broadcast before its refusal however much it sent meanwhile, and a client that keeps sending does not
 //! starve itself. Only what arrived on a subscription that a call just made waits for that very call.
+//!
+//! Behind a gateway a publication may overtake the answer to a call that was made before it. There both have their places in one
+//! row: what has a later place than the call follows its frames, or waits for the next call.
 
 mod pieces;
 
@@ -63,6 +66,8 @@ pub struct ConnectionQueue<I> {
     publication_bytes: usize,
     /// Topics subscribed by a call that is not released yet.
     fresh_topics: HashMap<String, u64>,
+    /// A call, and the position that its effects have among publications.
+    placed: Option<(u64, u64)>,
     /// Per key what a released frame covered already, until something newer arrives: the publication of a commit may
     /// come after a frame that has read it.
     covered: HashMap<String, u64>,
@@ -91,6 +96,7 @@ impl<I> ConnectionQueue<I> {
             own_bytes: 0,
             publication_bytes: 0,
             fresh_topics: HashMap::new(),
+            placed: None,
             covered: HashMap::new(),
             close: None,
             pace: false,
@@ -216,19 +222,26 @@ impl<I> ConnectionQueue<I> {
         }
     }
 
+    /// The call that runs comes after what was published up to a position, and before what comes later.
+    pub fn placed(&mut self, through: u64) {
+        self.placed = Some((self.calls_started, through));
+    }
+
     /// The effects of a call are released.
     pub fn release(&mut self, call: u64, released: Released) {
         self.outstanding.retain(|other| *other != call);
+        let through = self.placed.take_if(|(placed, _)| *placed == call).map(|(_, through)| through);
         let (mut before, mut after) = (Vec::new(), Vec::new());
         for arrival in std::mem::take(&mut self.held) {
             let order = arrival.heading.order.as_ref();
             let cut_off = order.and_then(|(key, _)| released.seen.iter().find(|(seen, _)| seen == key));
             let made_by = self.fresh_topics.get(&arrival.heading.topic);
+            let is_later = arrival.heading.position.zip(through).is_some_and(|(position, through)| position > through);
             if cut_off.is_some_and(|(_, through)| order.is_some_and(|(_, sequence)| sequence <= through)) {
                 self.publication_bytes -= arrival.payload.len();
-            } else if made_by.is_some_and(|made_by| *made_by != call) {
+            } else if made_by.is_some_and(|made_by| *made_by != call) || (is_later && !self.outstanding.is_empty()) {
                 self.held.push_back(arrival);
-            } else if cut_off.is_some() || made_by.is_some() {
+            } else if cut_off.is_some() || made_by.is_some() || is_later {
                 after.push(arrival);
             } else {
                 before.push(arrival);

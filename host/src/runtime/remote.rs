@@ -92,6 +92,13 @@ impl MountCore {
         self.topics.lock().is_empty()
     }
 
+    /// The call of a connection that runs has its place among what was published: later publications follow its effects.
+    pub(crate) fn placed(&self, connection: u64, through: u64) {
+        if let Some(connection) = self.connections.read().get(&connection) {
+            connection.placed(through);
+        }
+    }
+
     /// A frame to one connection, from outside any call.
     pub(crate) fn send_to(&self, connection: u64, frame: super::queue::Frame) {
         let connection = self.connections.read().get(&connection).cloned();

@@ -1,15 +1,15 @@
 // The shipped binary as a process: start, SIGTERM, kill -9, start again on the same port and data.
 //
 // SYNCLINE_TEST_EXECUTOR=postgres gives every server a database of its own in PostgreSQL; otherwise its rows are in SQLite.
+// With SYNCLINE_TEST_HOST it runs under Spin (spin.mjs), and clients connect to a gateway.
 
-import { spawn } from "node:child_process";
-import { once } from "node:events";
 import { cpSync, createWriteStream, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join, resolve } from "node:path";
-import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { copyDatabase, createDatabase, dropDatabase, isChosen as onPostgres } from "./postgres.mjs";
+import { Process } from "./process.mjs";
+import { Deployment, isChosen as onSpin } from "./spin.mjs";
 import { DEADLINE_MS } from "./wait.mjs";
 
 const here = dirname(fileURLToPath(import.meta.url));
@@ -26,12 +26,12 @@ export const APP_START_MS = 180_000;
 /** Of a long log the end is what explains a failure. */
 const LOG_CHARACTERS_SHOWN = 6_000;
 
-const running = new Set();
-process.on("exit", () => running.forEach((child) => child.kill("SIGKILL")));
-
 export class Server {
-  #child;
+  #front;
+  #gateways = [];
   #database;
+  /** What is behind the gateways, under Spin. */
+  deployment = onSpin ? new Deployment() : undefined;
   folder = mkdtempSync(join(tmpdir(), "syncline-clients-"));
   port = 0;
 
@@ -71,27 +71,35 @@ export class Server {
     return [binary, options];
   }
 
+  #how() {
+    return { log: createWriteStream(join(this.folder, "log"), { flags: "a" }), startMs: this.startMs };
+  }
+
+  /** Under Spin: what is behind the gateways. */
+  async startDeployment() {
+    await this.deployment.start(await this.command(), this.#how());
+  }
+
+  /** Under Spin: one more gateway. */
+  async gateway() {
+    const gateway = await this.deployment.gateway(binary, 0, this.#how());
+    this.#gateways.push(gateway);
+    return gateway;
+  }
+
+  async #startFront() {
+    if (!this.deployment) return Process.start(await this.command(), this.#how());
+    await this.startDeployment();
+    return this.deployment.gateway(binary, this.port, this.#how());
+  }
+
   async start() {
-    const [program, options] = await this.command();
-    const environment = Object.entries(process.env).filter(([name]) => !name.startsWith("SYNCLINE_"));
-    const child = spawn(program, options, { env: Object.fromEntries(environment), stdio: ["ignore", "pipe", "pipe"] });
-    this.#child = child;
-    running.add(child);
-    child.once("exit", () => running.delete(child));
-    const log = createWriteStream(join(this.folder, "log"), { flags: "a" });
-    child.stderr.pipe(log);
-    this.port = await new Promise((resolve, reject) => {
-      const refuse = (why) => reject(new Error(`the server did not start: ${why}\n${this.log()}`));
-      const timer = setTimeout(refuse, this.startMs, "no address on standard output");
-      child.once("error", (error) => refuse(error.message));
-      child.once("exit", (code, signal) => refuse(`it ended with ${code ?? signal}`));
-      createInterface({ input: child.stdout }).on("line", (line) => {
-        const address = /^listening on http:\/\/127\.0\.0\.1:(\d+)$/.exec(line);
-        if (!address) return;
-        clearTimeout(timer);
-        resolve(Number(address[1]));
-      });
-    });
+    try {
+      this.#front = await this.#startFront();
+    } catch (error) {
+      throw new Error(`${error.message}\n${this.log()}`);
+    }
+    this.port = this.#front.port;
     const ready = await fetch(`http://127.0.0.1:${this.port}/readyz`, { signal: AbortSignal.timeout(DEADLINE_MS) });
     if (!ready.ok) throw new Error(`/readyz answers ${ready.status}: ${await ready.text()}`);
   }
@@ -101,23 +109,16 @@ export class Server {
     return `ws://127.0.0.1:${port}${mount}`;
   }
 
-  async #end(signal) {
-    const child = this.#child;
-    if (child.exitCode !== null || child.signalCode !== null) return child.exitCode;
-    const ended = once(child, "exit", { signal: AbortSignal.timeout(DEADLINE_MS) });
-    child.kill(signal);
-    const [code] = await ended;
+  /** SIGTERM; the exit code. */
+  async terminate() {
+    const code = await this.#front?.terminate();
+    await this.deployment?.kill();
     return code;
   }
 
-  /** SIGTERM; the exit code. */
-  terminate() {
-    return this.#end("SIGTERM");
-  }
-
   /** kill -9. */
-  kill() {
-    return this.#end("SIGKILL");
+  async kill() {
+    await Promise.all([this.#front, this.deployment, ...this.#gateways].map((part) => part?.kill()));
   }
 
   /** Everything that the server keeps, as it is now; the server must have ended. */

@@ -49,6 +49,8 @@ pub struct SpinSettings {
     pub folder: PathBuf,
     /// Read-only files of the component.
     pub files: Option<PathBuf>,
+    /// Where it listens; by default on a free port.
+    pub listen: SocketAddr,
     /// Instances at once; a request beyond is answered 500.
     pub instances_max: usize,
     /// Bytes of a value in the key-value store; none: any. Hosted services: 1 MB.
@@ -59,7 +61,8 @@ impl SpinSettings {
     /// As `spin up` has it.
     pub fn new(component: Vec<u8>, folder: impl Into<PathBuf>) -> Self {
         let folder = folder.into();
-        Self { component, variables: BTreeMap::new(), folder, files: None, instances_max: 1000, value_bytes_max: None }
+        let listen = ([127, 0, 0, 1], 0).into();
+        Self { component, variables: BTreeMap::new(), folder, files: None, listen, instances_max: 1000, value_bytes_max: None }
     }
 }
 
@@ -116,7 +119,7 @@ pub struct FakeSpin {
 }
 
 impl FakeSpin {
-    /// Serves a component on a free port.
+    /// Serves a component.
     ///
     /// # Errors
     /// What Spin would say instead of starting.
@@ -138,7 +141,7 @@ impl FakeSpin {
             tasks: Mutex::default(),
             settings,
         });
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let listener = TcpListener::bind(shared.settings.listen).await?;
         let address = listener.local_addr()?;
         let serving = shared.clone();
         shared.keep(async move { accept(&serving, &listener).await });

@@ -74,7 +74,7 @@ allowed_outbound_hosts = ["*://*:*"]
 }
 
 impl SpinUp {
-    /// Starts it on a free port, and waits until it serves.
+    /// Starts it, and waits until it serves.
     ///
     /// # Errors
     /// What it said instead.
@@ -83,7 +83,7 @@ impl SpinUp {
         let file = folder.path().join("spin.toml");
         std::fs::write(&file, manifest(settings, &component_file(&settings.component)?))?;
         let mut command = Command::new("spin");
-        command.args(["up", "--listen", "127.0.0.1:0", "-f"]).arg(&file).arg("--state-dir").arg(&settings.folder);
+        command.args(["up", "--listen", &settings.listen.to_string(), "-f"]).arg(&file).arg("--state-dir").arg(&settings.folder);
         for (name, value) in &settings.variables {
             let path = folder.path().join(name);
             std::fs::write(&path, value)?;

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde_json::{Value, json};
 pub use syncline_tests::eventually;
 use syncline_tests::secsync::{Author, Snapshot};
+pub use syncline_tests::secsync::{place, relayed, relayed_snapshot, snapshot_saved, update_refused, update_saved};
 use syncline_tests::server::TestServer;
 use syncline_tests::socket::{Received, Socket};
 use tokio_tungstenite::tungstenite::Message;
@@ -15,41 +16,9 @@ pub fn bare_failure() -> Value {
     json!({"type": "snapshot-save-failed"})
 }
 
-/// What an update gets that is refused.
-pub fn update_refused(snapshot_id: &str, clock: u64) -> Value {
-    json!({"type": "update-save-failed", "snapshotId": snapshot_id, "clock": clock, "requiresNewSnapshot": false})
-}
-
-/// What an update gets that is saved.
-pub fn update_saved(snapshot_id: &str, clock: u64) -> Value {
-    json!({"type": "update-saved", "snapshotId": snapshot_id, "clock": clock})
-}
-
-/// What a snapshot gets that is saved.
-pub fn snapshot_saved(snapshot: &Snapshot) -> Value {
-    json!({"type": "snapshot-saved", "snapshotId": snapshot.id})
-}
-
-/// How others see an update or, with `ephemeral-message`, an ephemeral message.
-pub fn relayed(kind: &str, frame: &Value) -> Value {
-    let mut relayed = frame.clone();
-    relayed["type"] = kind.into();
-    relayed
-}
-
-/// How others see a snapshot.
-pub fn relayed_snapshot(snapshot: &Snapshot) -> Value {
-    json!({"type": "snapshot", "snapshot": snapshot.frame})
-}
-
 /// As a URL's query carries any text.
 pub fn encode(text: &str) -> String {
     text.bytes().map(|byte| if byte.is_ascii_alphanumeric() { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
-}
-
-/// The place of a document, as a client without knowledge opens it.
-pub fn place(document: &str, session_key: &str) -> String {
-    format!("/secsync/{document}?sessionKey={session_key}&mode=complete")
 }
 
 /// The place of a document for a client that knows a snapshot and clocks.

@@ -5,6 +5,7 @@ mod double;
 mod failing;
 mod passing;
 mod publications;
+mod spin;
 mod waking;
 
 use std::net::SocketAddr;

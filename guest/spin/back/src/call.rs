@@ -80,6 +80,8 @@ pub struct Call {
     pub changes: Vec<Change>,
     /// The position of the last publication.
     pub published: Option<u64>,
+    /// The newest position when the last transaction or view began.
+    pub saw: Option<u64>,
     /// A document was fetched anew.
     pub refreshed: bool,
     commits: u32,
@@ -107,6 +109,7 @@ impl Call {
             notes: BTreeMap::new(),
             changes: Vec::new(),
             published: None,
+            saw: None,
             refreshed: false,
             commits: 0,
             aborted: false,

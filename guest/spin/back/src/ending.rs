@@ -37,7 +37,13 @@ impl Back {
         let failure = call.failure().map(str::to_owned).or_else(|| again.clone().err());
         let again = again.unwrap_or(false) && call.failure().is_none();
         if again {
-            return undone.map(|()| adapter::Ended { changes: Vec::new(), published: None, again: true, refreshed: call.refreshed });
+            return undone.map(|()| adapter::Ended {
+                changes: Vec::new(),
+                published: None,
+                saw: None,
+                again: true,
+                refreshed: call.refreshed,
+            });
         }
         if failed || failure.is_some() {
             call.keep_only_committed();
@@ -62,6 +68,7 @@ impl Back {
             None => Ok(adapter::Ended {
                 changes: std::mem::take(&mut call.changes).into_iter().map(change).collect(),
                 published: call.published,
+                saw: call.saw,
                 again: false,
                 refreshed: call.refreshed,
             }),

@@ -108,6 +108,8 @@ pub struct CallAnswer {
     pub changes: Vec<Change>,
     /// The mount's publications: to be passed on before anything of the reply is done.
     pub published: Published,
+    /// Up to here the mount's publications came before what the call did, and later ones after it. None: it is not known.
+    pub through: Option<Position>,
 }
 
 /// What the logic answered.

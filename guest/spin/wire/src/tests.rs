@@ -153,12 +153,8 @@ fn answer() -> impl Strategy<Value = CallAnswer> {
         }),
         (any::<u64>(), text()).prop_map(|(connection, topic)| Change::Unsubscribed { connection, topic }),
     ];
-    (any::<u128>(), reply, vec(change, 0..3), published()).prop_map(|(id, reply, changes, published)| CallAnswer {
-        id,
-        reply,
-        changes,
-        published,
-    })
+    (any::<u128>(), reply, vec(change, 0..3), published(), any::<Option<u64>>())
+        .prop_map(|(id, reply, changes, published, through)| CallAnswer { id, reply, changes, published, through })
 }
 
 fn deployment() -> impl Strategy<Value = Deployment> {

@@ -120,6 +120,8 @@ pub struct Heading {
     pub class: Class,
     /// Closes the connection once the payload is sent.
     pub close: Option<Close>,
+    /// Its place in the one row of all publications, where there is one: behind a gateway.
+    pub position: Option<u64>,
 }
 
 /// The released part of a call's outcome.

@@ -19,7 +19,10 @@ fn arrival(topic: &str, sequence: Option<u64>, frame: &'static str) -> Arrival {
 
 fn of_class(class: Class, topic: &str, sequence: Option<u64>, frame: &'static str) -> Arrival {
     let order = sequence.map(|sequence| (topic.into(), sequence));
-    Arrival { heading: Arc::new(Heading { topic: topic.into(), order, class, close: None }), payload: Payload::Frame(text(frame)) }
+    Arrival {
+        heading: Arc::new(Heading { topic: topic.into(), order, class, close: None, position: None }),
+        payload: Payload::Frame(text(frame)),
+    }
 }
 
 fn taken(queue: &mut ConnectionQueue<u8>) -> Vec<String> {
@@ -344,4 +347,28 @@ proptest! {
             prop_assert_eq!(queue.waiting_bytes(), queue.waiting_bytes_counted_anew());
         }
     }
+}
+
+#[test]
+fn what_has_a_later_place_than_a_call_follows_its_frames() {
+    let at = |position: u64, frame| {
+        let plain = arrival("d", None, frame);
+        Arrival { heading: Arc::new(Heading { position: Some(position), ..(*plain.heading).clone() }), ..plain }
+    };
+    let mut queue = ConnectionQueue::<u8>::new(LIMITS);
+    let first = queue.start_call();
+    for (position, frame) in [(4, "4"), (6, "6"), (8, "8")] {
+        assert!(queue.publish(at(position, frame)));
+    }
+    queue.placed(5);
+    queue.end_call(Vec::new());
+    // The next call may be on its way already, and come before what was published last.
+    queue.push_input(0, 1);
+    let (second, _) = queue.start_receive(1).unwrap();
+    queue.release(first, Released { send: vec![text("first")], ..Released::default() });
+    assert_eq!(taken(&mut queue), ["4", "first"]);
+    queue.placed(7);
+    queue.end_call(Vec::new());
+    queue.release(second, Released { send: vec![text("second")], ..Released::default() });
+    assert_eq!(taken(&mut queue), ["6", "second", "8"]);
 }

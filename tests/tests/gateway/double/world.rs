@@ -271,7 +271,7 @@ impl World {
 }
 
 fn answered(call: &wire::SocketCall, reply: wire::Reply, changes: Vec<wire::Change>, published: wire::Published) -> Step {
-    Step::Answered(Box::new(wire::CallAnswer { id: call.id, reply, changes, published }))
+    Step::Answered(Box::new(wire::CallAnswer { id: call.id, reply, changes, published, through: None }))
 }
 
 fn publication(topic: &str, message: &[u8]) -> wire::Publication {

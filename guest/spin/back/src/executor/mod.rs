@@ -8,6 +8,7 @@ pub use transaction::Root;
 use crate::back::{Back, Opened};
 use crate::call::Call;
 use crate::sql::{DatabaseInfo, Dialect, Error, Limits, Link, Reader, RowSet, Statement, row_set};
+use crate::store::publications;
 
 /// Rows of a result, where the caller names no limit of its own.
 const ROWS_MAX: u32 = 100_000;
@@ -68,6 +69,8 @@ impl Back {
             let opened = back.opened()?;
             let schema = back.schema(&opened, &call.mount, name)?;
             let reader = call.noted(opened.database.reader(schema.as_deref()))?;
+            let newest = reader.link().and_then(|link| publications::newest(&opened.database, link, &call.mount));
+            call.saw = Some(call.noted(newest)?);
             back.views.set(back.views.get() + 1);
             Ok(View { reader, until_ms: back.now_ms() + SNAPSHOT_MS_MAX })
         })
@@ -109,14 +112,16 @@ impl Back {
                 return Err(second_database(written));
             }
             let begun = back.begin_root(call, name);
-            let root = call.noted(begun)?;
+            let (root, newest) = call.noted(begun)?;
+            call.saw = Some(newest);
             let serial = root.serial;
             (call.root, call.written) = (Some(root), Some(name.to_owned()));
             Ok(Handle { serial, savepoint: None })
         })
     }
 
-    fn begin_root(&self, call: &Call, name: &str) -> Result<Root, Error> {
+    /// Begins, and finds the newest position that it sees: whatever writes the same comes after it.
+    fn begin_root(&self, call: &Call, name: &str) -> Result<(Root, u64), Error> {
         let opened = self.opened()?;
         let schema = self.schema(&opened, &call.mount, name)?;
         let link = opened.database.take()?;
@@ -127,8 +132,15 @@ impl Back {
             opened.database.undo(link);
             return Err(error);
         }
+        let newest = match publications::newest(&opened.database, &*link, &call.mount) {
+            Ok(newest) => newest,
+            Err(error) => {
+                opened.database.undo(link);
+                return Err(error);
+            }
+        };
         let until_ms = self.now_ms().saturating_add(call.transaction_ms);
-        Root::begin(opened.database.clone(), link, self.next_serial(), name, until_ms)
+        Ok((Root::begin(opened.database.clone(), link, self.next_serial(), name, until_ms)?, newest))
     }
 
     /// The schema of a database in PostgreSQL, made where there is none.

@@ -44,7 +44,8 @@ enum Before {
 struct Remembered {
     reply: Reply,
     changes: Vec<wire::Change>,
-    published: Option<u64>,
+    /// Where it has its place among what was published.
+    through: Option<u64>,
 }
 
 impl<C: Clock> Front<C> {
@@ -56,8 +57,13 @@ impl<C: Clock> Front<C> {
             let answer = self.one(deployment, call, &mut known).await;
             if let Err(error) = wire::append_piece(&mut body, &answer, wire::ANSWER_BYTES_MAX) {
                 log(Level::Error, None, "an answer for a gateway cannot be written", error);
-                let failed =
-                    CallAnswer { reply: Reply::Failed(CallFailure::Failed), changes: Vec::new(), published: Default::default(), ..answer };
+                let failed = CallAnswer {
+                    reply: Reply::Failed(CallFailure::Failed),
+                    changes: Vec::new(),
+                    published: Default::default(),
+                    through: None,
+                    ..answer
+                };
                 if wire::append_piece(&mut body, &failed, wire::ANSWER_BYTES_MAX).is_err() {
                     break;
                 }
@@ -93,6 +99,7 @@ impl<C: Clock> Front<C> {
             reply: Reply::Failed(failure),
             changes: Vec::new(),
             published: wire::Published { next: after, ..Default::default() },
+            through: None,
         };
         let Some(mount) = deployment.mount(&call.mount) else { return failed(CallFailure::NoMount) };
         if let Err(error) = self.ready(&mount).await {
@@ -100,7 +107,7 @@ impl<C: Clock> Front<C> {
             return failed(CallFailure::NotDurable);
         }
         let (reply, changes, through) = match self.made(&mount, call).await {
-            Ok(Remembered { reply, changes, published }) => (reply, changes, published),
+            Ok(Remembered { reply, changes, through }) => (reply, changes, through),
             Err(failure) => return failed(failure),
         };
         let published = match self.stretch_to(&mount.name, after, through.unwrap_or(after)) {
@@ -112,7 +119,7 @@ impl<C: Clock> Front<C> {
             }
         };
         known.insert(mount.name.clone(), published.next);
-        CallAnswer { id, reply, changes, published }
+        CallAnswer { id, reply, changes, published, through }
     }
 
     /// Makes a call, or gives what it gave before.
@@ -127,20 +134,20 @@ impl<C: Clock> Front<C> {
             match before {
                 Before::Unknown(found) => failure = found,
                 Before::Answered(remembered) => return Ok(*remembered),
-                Before::Running => return Ok(Remembered { reply: Reply::Busy, changes: Vec::new(), published: None }),
+                Before::Running => return Ok(Remembered { reply: Reply::Busy, changes: Vec::new(), through: None }),
                 Before::Failed => return Err(CallFailure::Failed),
             }
         }
         let is_remembered = call.invocation.is_remembered();
         let (reply, ended) = match (failure, call.invocation) {
             // Called once, at best: perhaps it was.
-            (Some(_), Invocation::Closed { .. }) => return Ok(Remembered { reply: Reply::Done, changes: Vec::new(), published: None }),
+            (Some(_), Invocation::Closed { .. }) => return Ok(Remembered { reply: Reply::Done, changes: Vec::new(), through: None }),
             // Made once.
             (Some(_), Invocation::Task { .. }) => return Err(CallFailure::Failed),
             (failure, invocation) => self.invoke(mount, invocation, failure).await.map_err(|NotDurable| CallFailure::NotDurable)?,
         };
         let changes = ended.changes.into_iter().map(convert::change).collect();
-        let answered = Remembered { reply, changes, published: ended.published };
+        let answered = Remembered { reply, changes, through: ended.published.max(ended.saw) };
         if is_remembered {
             self.keep(mount, &key, &answered);
         }
@@ -180,9 +187,9 @@ impl<C: Clock> Front<C> {
     }
 
     fn keep(&self, mount: &Mount, key: &str, answered: &Remembered) {
-        // Where the call ended stands in the place of what was published.
-        let published = wire::Published { next: answered.published.unwrap_or(0), ..Default::default() };
-        let answer = CallAnswer { id: 0, reply: answered.reply.clone(), changes: answered.changes.clone(), published };
+        let Remembered { reply, changes, through } = answered;
+        let (reply, changes, published) = (reply.clone(), changes.clone(), wire::Published::default());
+        let answer = CallAnswer { id: 0, reply, changes, published, through: *through };
         match wire::encode(&answer, wire::ANSWER_BYTES_MAX) {
             Ok(bytes) => only_logged(Some(&mount.name), "an answer is not remembered", self.adapter.remember(key, &bytes)),
             Err(error) => log(Level::Error, Some(&mount.name), "an answer is not remembered", error),
@@ -232,6 +239,6 @@ impl<C: Clock> Front<C> {
 }
 
 fn recalled(bytes: &[u8]) -> Option<Remembered> {
-    let CallAnswer { reply, changes, published, .. } = wire::decode(bytes, wire::ANSWER_BYTES_MAX).ok()?;
-    Some(Remembered { reply, changes, published: (published.next > 0).then_some(published.next) })
+    let CallAnswer { reply, changes, through, .. } = wire::decode(bytes, wire::ANSWER_BYTES_MAX).ok()?;
+    Some(Remembered { reply, changes, through })
 }

@@ -358,11 +358,11 @@ impl Adapter for TestAdapter {
         }
         if kept.again > 0 {
             kept.again -= 1;
-            return Ok(Ended { changes: Vec::new(), published: None, again: true, refreshed: false });
+            return Ok(Ended { changes: Vec::new(), published: None, saw: None, again: true, refreshed: false });
         }
         let any = !published.is_empty();
         published.into_iter().for_each(|publication| kept.publish(publication));
-        Ok(Ended { changes, published: any.then(|| kept.newest()), again: false, refreshed: false })
+        Ok(Ended { changes, published: any.then(|| kept.newest()), saw: None, again: false, refreshed: false })
     }
     fn publications(&self, _mount: &str, topics: &[String], after: u64, _bytes_max: u64) -> Result<Published, Error> {
         let kept = self.0.kept.borrow();
