@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
 use tempfile::TempDir;
@@ -21,6 +22,9 @@ pub fn version() -> Option<(u32, u32)> {
     let mut numbers = text.strip_prefix("spin ")?.split(|letter: char| !letter.is_ascii_digit()).map(str::parse);
     Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
 }
+
+/// How long a start may take: a component that Spin has not seen yet is compiled first.
+const START_DEADLINE: Duration = Duration::from_secs(120);
 
 /// A running `spin up`: two processes of one group, which is killed when this is dropped.
 pub struct SpinUp {
@@ -106,7 +110,7 @@ impl SpinUp {
             }
             anyhow::bail!("spin up ended: {said}")
         };
-        started.address = tokio::time::timeout(DEADLINE, serving).await??;
+        started.address = tokio::time::timeout(START_DEADLINE, serving).await??;
         // What it goes on to say must not fill the pipe.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
         Ok(started)

@@ -37,7 +37,8 @@ async fn values_have_types_and_errors_the_words_of_the_driver() {
         .run(json!([
             open,
             sql(all, values.clone()),
-            sql("SELECT now()", json!([])),
+            // Others have no form either, or the whole query fails: Spin 4.1 does so for timestamps with a time zone.
+            sql("SELECT 1.5::numeric", json!([])),
             sql("SELECT $1::jsonb", json!(["{}"])),
             execute("CREATE TABLE t (k BIGINT PRIMARY KEY)"),
             execute("INSERT INTO t SELECT generate_series(1, 3)"),
