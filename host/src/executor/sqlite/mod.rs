@@ -216,7 +216,9 @@ async fn close_idle_files(inner: Weak<Inner>, idle_close_ms: u64) {
 }
 
 async fn keep_up_files(inner: Weak<Inner>, upkeep_ms: u64) {
-    let mut rounds = tokio::time::interval(Duration::from_millis(upkeep_ms.max(1)));
+    let pause = Duration::from_millis(upkeep_ms.max(1));
+    // At the start no file is open yet.
+    let mut rounds = tokio::time::interval_at(tokio::time::Instant::now() + pause, pause);
     loop {
         rounds.tick().await;
         let Some(files) = open_files(&inner) else { return };
