@@ -11,7 +11,7 @@ use std::sync::{Arc, OnceLock};
 use hyper::Uri;
 use parking_lot::Mutex;
 use syncline_spin_wire as wire;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
 mod backends;
@@ -89,6 +89,7 @@ fn wrong(key: &'static str, message: impl Into<String>) -> GatewayError {
 pub struct Gateway {
     server: Server,
     polling: JoinHandle<()>,
+    stopping: watch::Sender<bool>,
     redis: Option<JoinHandle<()>>,
 }
 
@@ -121,14 +122,15 @@ impl Gateway {
             return Err(GatewayError::Refused { url: settings.upstream, problem });
         }
         let passing = outbound::connect().await.map_err(client)?;
-        let passage = Passage::new(upstream, passing, settings.secret, vouches, wakes.clone(), callback.is_some());
+        let (stopping, stops) = watch::channel(false);
+        let passage = Passage::new(upstream, passing, settings.secret, vouches, wakes.clone(), callback.is_some(), stops);
         let server = Server::start_with(runtime, &[], settings.server, Some(Arc::new(passage))).await?;
         // Nobody else sets it.
         let _ = poller.server.set(server.handle().clone());
         server.handle().renew_routes();
         let redis = settings.redis.map(|address| redis::follow(&address, wakes)).transpose()?;
         let polling = tokio::spawn(poller.run());
-        Ok(Self { server, polling, redis: redis.map(tokio::spawn) })
+        Ok(Self { server, polling, stopping, redis: redis.map(tokio::spawn) })
     }
 
     /// What can be asked of its server.
@@ -143,6 +145,7 @@ impl Gateway {
 
     /// Stops: no new connections, what was received is answered, sockets close.
     pub async fn stop(self) {
+        self.stopping.send_replace(true);
         // Whoever still waits for a publication gets it meanwhile.
         self.server.stop().await;
         self.polling.abort();

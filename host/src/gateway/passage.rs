@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use hyper::header::{
@@ -13,6 +14,7 @@ use hyper::header::{
 use hyper::{Method, Request, Response, StatusCode, Version};
 use subtle::ConstantTimeEq as _;
 use syncline_spin_wire as wire;
+use tokio::sync::watch;
 
 use super::poll::Wakes;
 use super::upstream::{Secret, Upstream};
@@ -24,6 +26,8 @@ use crate::server::requests::{Answer, status, too_many};
 
 /// What begins so belongs to gateway and deployment.
 const OWN_PATHS: &str = "/.syncline/";
+/// The type of answers that have no end of their own.
+const EVENT_STREAM: &[u8] = b"text/event-stream";
 const FORWARDED: HeaderName = HeaderName::from_static("forwarded");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -50,6 +54,8 @@ pub(crate) struct Passage {
     wakes: Arc<Wakes>,
     /// Whether the deployment wakes us.
     is_woken: bool,
+    /// Whether this gateway stops.
+    stopping: watch::Receiver<bool>,
 }
 
 impl Passage {
@@ -60,8 +66,9 @@ impl Passage {
         vouches: HeaderValue,
         wakes: Arc<Wakes>,
         is_woken: bool,
+        stopping: watch::Receiver<bool>,
     ) -> Self {
-        Self { upstream, client, secret, vouches, wakes, is_woken }
+        Self { upstream, client, secret, vouches, wakes, is_woken, stopping }
     }
 
     /// Whether nobody upstream answers: then nobody can decide upon a new connection.
@@ -92,7 +99,7 @@ impl Passage {
             _ = &mut visitor.asker.gone => return status(StatusCode::SERVICE_UNAVAILABLE),
         };
         match answered {
-            Ok(answer) => from_upstream(answer, visitor),
+            Ok(answer) => self.from_upstream(answer, visitor),
             Err(error) => unanswered(&error),
         }
     }
@@ -125,6 +132,35 @@ impl Passage {
         parts.headers.insert(GATEWAY, self.vouches.clone());
         Ok(Request::from_parts(parts, PassedBody::new(body, visitor)))
     }
+
+    fn from_upstream(&self, answer: Response<Incoming>, visitor: &Visitor) -> Answer {
+        let (mut parts, incoming) = answer.into_parts();
+        // We never ask for another protocol.
+        if parts.status.is_informational() {
+            return plain(StatusCode::BAD_GATEWAY, "The server behind this gateway gave an answer that cannot be passed on.\n");
+        }
+        parts.version = Version::HTTP_11;
+        without_hops(&mut parts.headers);
+        parts.headers.remove(GATEWAY);
+        // Behind a proxy the connections of an address are the streams of its clients.
+        let place = match HttpBody::size_hint(&incoming).exact() {
+            Some(_) => None,
+            None => match visitor.permit() {
+                Ok(place) => place,
+                Err(retry_after) => return too_many(None, retry_after),
+            },
+        };
+        // Its client connects again, to another gateway or to the next one here. Other answers come to their end.
+        let is_stream = parts.headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(EVENT_STREAM));
+        let until = is_stream.then(|| stopped(self.stopping.clone()).boxed());
+        Response::from_parts(parts, Body::Passed { incoming, until, _place: place })
+    }
+}
+
+/// Comes to its end when the gateway stops.
+async fn stopped(mut stopping: watch::Receiver<bool>) {
+    // Whoever could say so is gone: then it stops too.
+    let _ = stopping.wait_for(|stops| *stops).await;
 }
 
 /// Takes away what is for one connection only (RFC 9110, 7.6.1).
@@ -138,26 +174,6 @@ fn without_hops(headers: &mut HeaderMap) {
     for name in named.into_iter().chain(always) {
         headers.remove(name);
     }
-}
-
-fn from_upstream(answer: Response<Incoming>, visitor: &Visitor) -> Answer {
-    let (mut parts, incoming) = answer.into_parts();
-    // We never ask for another protocol.
-    if parts.status.is_informational() {
-        return plain(StatusCode::BAD_GATEWAY, "The server behind this gateway gave an answer that cannot be passed on.\n");
-    }
-    parts.version = Version::HTTP_11;
-    without_hops(&mut parts.headers);
-    parts.headers.remove(GATEWAY);
-    // Behind a proxy the connections of an address are the streams of its clients.
-    let place = match HttpBody::size_hint(&incoming).exact() {
-        Some(_) => None,
-        None => match visitor.permit() {
-            Ok(place) => place,
-            Err(retry_after) => return too_many(None, retry_after),
-        },
-    };
-    Response::from_parts(parts, Body::Passed { incoming, _place: place })
 }
 
 fn unanswered(error: &hyper_util::client::legacy::Error) -> Answer {

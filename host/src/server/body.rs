@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use http_body_util::Full;
 use hyper::body::{Frame, Incoming, SizeHint};
 
@@ -23,6 +24,8 @@ pub(crate) enum Body {
     /// As another server sends it, with the client's place among those of its address.
     Passed {
         incoming: Incoming,
+        /// It ends here, whether the other server goes on or not.
+        until: Option<BoxFuture<'static, ()>>,
         _place: Option<AddressPermit>,
     },
     /// So many bytes that are not sent, since the request was HEAD.
@@ -49,10 +52,16 @@ impl hyper::body::Body for Body {
         match self.get_mut() {
             Self::Whole(whole) => Pin::new(whole).poll_frame(context).map_err(|never| match never {}),
             Self::Pieces { pieces, .. } => pieces.poll_next(context).map_ok(Frame::data),
-            Self::Passed { incoming, .. } => Pin::new(incoming).poll_frame(context).map_err(|error| {
-                tracing::debug!(%error, "an answer was broken off upstream");
-                BrokenOff
-            }),
+            Self::Passed { incoming, until, .. } => {
+                if until.as_mut().is_some_and(|until| until.as_mut().poll(context).is_ready()) {
+                    *until = Some(Box::pin(std::future::ready(())));
+                    return Poll::Ready(None);
+                }
+                Pin::new(incoming).poll_frame(context).map_err(|error| {
+                    tracing::debug!(%error, "an answer was broken off upstream");
+                    BrokenOff
+                })
+            }
             Self::Unsent(_) => Poll::Ready(None),
         }
     }

@@ -59,6 +59,17 @@ async fn bodies_pass_as_they_come() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn event_streams_end_in_order_when_the_gateway_stops() {
+    let double = Double::start().await;
+    let gateway = Front::start(&double).await;
+    let mut events = Stream::get(gateway.address, "/events").await;
+    double.next_event();
+    assert_eq!(events.next().await, Chunk::Text("data: 0\n\n".into()));
+    let (end, ()) = tokio::join!(events.next(), gateway.stop());
+    assert_eq!(end, Chunk::End);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_deployment_that_is_gone_is_told_of_in_plain_words() {
     let double = Double::start().await;
     let gateway = Front::start(&double).await;

@@ -95,3 +95,25 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_the_page_shows_and_what_is_shipped_can_be_read() {
+    let page = include_str!("../../../../../docs/spin.md");
+    let example = page.split_once("```json\n").and_then(|(_, rest)| rest.split_once("```")).expect("the page has an example").0;
+    let names = |text: &str| Config::parse(text).expect("it is valid").mounts.into_iter().map(|mount| mount.name).collect::<Vec<_>>();
+    assert_eq!(names(example), ["plasma", "secsync"]);
+    let conformance = include_str!("../../../../../tests/conformance/spin-config.json");
+    assert_eq!(names(conformance), ["plasma", "secsync", "secsync-policy"]);
+    for manifest in [include_str!("../../../../../spin.toml"), include_str!("../../../../../spin.portable.toml")] {
+        let config = manifest.split_once("default = '''").and_then(|(_, rest)| rest.split_once("'''")).expect("it has a default").0;
+        assert_eq!(names(config), ["secsync", "plasma"]);
+    }
+}
+
+#[test]
+fn the_conformance_configuration_has_the_settings_of_the_fixtures() {
+    let read = |text: &str| serde_json::from_str::<Value>(text).expect("it is JSON");
+    let config = read(include_str!("../../../../../tests/conformance/spin-config.json"));
+    assert_eq!(config["mount"][0]["settings"], read(include_str!("../../../../../tests/conformance/plasma.fixture.json")));
+    assert_eq!(config["mount"][2]["settings"], read(include_str!("../../../../../tests/conformance/secsync-policy.json")));
+}
