@@ -22,7 +22,10 @@ async fn readers_whose_servers_do_not_hear_for_a_while_come_to_the_same_rows() {
             }
         }
     }
-    assert!(is_written);
+    // Readers may have everything before the last writer has its answer.
+    if !is_written {
+        writing.await;
+    }
     pair.stop().await;
 }
 
