@@ -99,7 +99,7 @@ impl Passage {
             _ = &mut visitor.asker.gone => return status(StatusCode::SERVICE_UNAVAILABLE),
         };
         match answered {
-            Ok(answer) => self.from_upstream(answer, visitor),
+            Ok(answer) => self.passed_back(answer, visitor),
             Err(error) => unanswered(&error),
         }
     }
@@ -133,7 +133,7 @@ impl Passage {
         Ok(Request::from_parts(parts, PassedBody::new(body, visitor)))
     }
 
-    fn from_upstream(&self, answer: Response<Incoming>, visitor: &Visitor) -> Answer {
+    fn passed_back(&self, answer: Response<Incoming>, visitor: &Visitor) -> Answer {
         let (mut parts, incoming) = answer.into_parts();
         // We never ask for another protocol.
         if parts.status.is_informational() {
