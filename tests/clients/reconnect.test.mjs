@@ -4,7 +4,6 @@ import assert from "node:assert/strict";
 import { describe } from "node:test";
 import { converged } from "./harness/client.mjs";
 import { audit } from "./harness/raw.mjs";
-import { notOverGateway } from "./harness/spin.mjs";
 import { story } from "./harness/story.mjs";
 import { pause, until } from "./harness/wait.mjs";
 
@@ -41,7 +40,7 @@ describe("reconnecting", { concurrency: 4 }, () => {
     assert.equal(text.length, before + 120);
     assert.equal(text.split("a").length - 1, 60);
     assert.equal(text.split("b").length - 1, 60);
-  }, notOverGateway);
+  });
 
   story("edits made without a network merge on return", async (stage) => {
     const { proxy, ann, bob, clients } = await annBehindProxy(stage);
@@ -133,5 +132,5 @@ describe("reconnecting", { concurrency: 4 }, () => {
     await typing;
     assert.equal((await converged(clients)).length, 37 + 150);
     await tap.waitFor("the last update", () => audit(tap.frames).position === clients[0].position());
-  }, notOverGateway);
+  });
 });

@@ -72,12 +72,12 @@ impl Feed {
     pub(super) fn take(&self, mount: &MountCore, published: Published, changes: Vec<Change>) {
         let sent_topic = self.sent_topic.lock().clone();
         let passing = &mut *self.passing.lock();
-        if published.missed {
+        let first = published.publications.first().map_or(published.next, |(position, _)| position.saturating_sub(1));
+        // What is missing since the question may have come with another answer.
+        if published.missed && first > passing.row.known() {
             tracing::warn!(mount = mount.name, "publications were missed: connections that listen are closed, to read anew");
             mount.close_listeners();
-            let first = published.publications.first().map_or(published.next, |(position, _)| position.saturating_sub(1));
-            let known = passing.row.known();
-            passing.row.go_to(first.max(known));
+            passing.row.go_to(first);
         }
         let mut publications = published.publications.into_iter().peekable();
         for change in changes {

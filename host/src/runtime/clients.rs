@@ -26,6 +26,8 @@ const FAT_BYTES_MIN: usize = 16 << 10;
 const AWAY: u16 = 503;
 /// How long what a client sent before it went away may still take.
 const AFTERLIFE: Duration = Duration::from_secs(30);
+/// How long an upgrade waits for that.
+const LEAVING_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What becomes of an upgrade.
 pub(crate) enum Upgraded {
@@ -50,6 +52,9 @@ impl MountCore {
             self.forget(connection.id);
             return Upgraded::Host(upgrades.full.clone());
         }
+        connection.made_at(&head.path);
+        let patience = LEAVING_PATIENCE.min(Duration::from_millis(upgrades.deadline_ms));
+        self.leaving.wait(&head.path, patience).await;
         let invocation = Invocation::Upgrade { connection: connection.id, head };
         let answered = self.run(&invocation, Duration::from_millis(upgrades.deadline_ms)).await;
         let completed = match answered {
@@ -116,12 +121,15 @@ impl MountCore {
         self.end_subscriptions(connection.id, None);
         self.metrics.disconnected(&self.name, code);
         let mount = self.clone();
+        // Whoever comes back at once is to find it here.
+        let leaves = connection.path().filter(|_| connection.is_at_work()).map(|path| self.leaving.begin(path, connection.id));
         self.runtime.spawn(async move {
             let deadline = Instant::now() + AFTERLIFE;
-            while !connection.is_idle() && !connection.is_closing() && Instant::now() < deadline {
+            while connection.is_at_work() && Instant::now() < deadline {
                 // Woken by every release; the pause only bounds how often a busy connection is looked at.
                 let _ = tokio::time::timeout(Duration::from_millis(100), connection.progress()).await;
             }
+            drop(leaves);
             let closed = Invocation::Closed { connection: connection.as_called(&mount), code };
             if let Ok(completed) = mount.run(&closed, mount.call_deadline()).await {
                 let _ = mount.finish_and_wait(completed.call, completed.bundles).await;

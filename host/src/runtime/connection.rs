@@ -51,6 +51,8 @@ pub(crate) enum Given {
 /// A connection of a mount.
 pub(crate) struct Connection {
     pub(crate) id: u64,
+    /// Where a client made it; a request has none.
+    path: OnceLock<Box<str>>,
     mount: Weak<MountCore>,
     inner: Mutex<Inner>,
     /// Something changed that the socket's task must see.
@@ -92,6 +94,7 @@ impl Connection {
         };
         Arc::new(Self {
             id,
+            path: OnceLock::new(),
             mount: Arc::downgrade(mount),
             inner: Mutex::new(Inner {
                 queue: ConnectionQueue::new(limits),
@@ -211,6 +214,11 @@ impl Connection {
         self.inner.lock().queue.is_idle()
     }
 
+    /// Whether something received is being handled, or will be.
+    pub(crate) fn is_at_work(&self) -> bool {
+        self.inner.lock().queue.is_at_work()
+    }
+
     /// The client is gone.
     pub(crate) fn disconnected(&self) {
         let mut inner = self.inner.lock();
@@ -226,6 +234,17 @@ impl Connection {
     pub(crate) fn as_called(&self, mount: &MountCore) -> live::Connection {
         let attachment = self.inner.lock().attachment.clone();
         live::Connection { id: self.id, attachment, cursors: mount.cursors(self.id), failure: None }
+    }
+
+    /// Where a client made it.
+    pub(crate) fn path(&self) -> Option<&str> {
+        self.path.get().map(|path| &**path)
+    }
+
+    /// A client makes it at a path.
+    pub(crate) fn made_at(&self, path: &str) {
+        // There is one upgrade only.
+        let _ = self.path.set(path.into());
     }
 
     /// The call begins that makes the connection.
@@ -408,6 +427,7 @@ impl Connection {
             Err(_) => {
                 self.inner.lock().queue.end_call(Vec::new());
                 self.close_now(mount.closes().failed.clone());
+                self.progress.notify_waiters();
             }
         }
     }

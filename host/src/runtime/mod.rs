@@ -35,6 +35,7 @@ pub mod imports;
 pub mod in_process;
 mod instance;
 mod jobs;
+mod leaving;
 pub mod limits;
 mod mount;
 mod object_cache;

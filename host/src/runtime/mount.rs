@@ -26,6 +26,7 @@ use super::gate::Gate;
 use super::heavy::HeavyCalls;
 use super::instance::{Answer, InstancePool, Invocation};
 use super::jobs::Jobs;
+use super::leaving::Leaving;
 use super::limits::{LONG_CALL, loggable};
 use super::object_cache::ObjectCache;
 use super::outbox::{MountOutbox, Outbox};
@@ -91,6 +92,8 @@ pub(crate) struct MountCore {
     pub(super) process: u64,
     pub(super) topics: Mutex<Topics>,
     pub(super) connections: RwLock<HashMap<u64, Arc<Connection>>>,
+    /// Those of them whose sockets are gone, and that are not done.
+    pub(super) leaving: Arc<Leaving>,
     /// What is known of publications before they are brought to subscribers. Locked before the topics.
     pub(super) inflow: Mutex<Inflow>,
     pub(super) refills: Semaphore,
@@ -147,6 +150,7 @@ impl MountCore {
             process: parts.process,
             topics: Mutex::default(),
             connections: RwLock::default(),
+            leaving: Arc::default(),
             inflow: Mutex::default(),
             refills: Semaphore::new(REFILLS_AT_ONCE),
             watch_now: Arc::default(),

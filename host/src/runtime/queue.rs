@@ -454,6 +454,11 @@ impl<I> ConnectionQueue<I> {
         self.inbox.is_empty() && !self.running && self.outstanding.iter().all(|call| Some(*call) == self.quiet)
     }
 
+    /// Whether something received is being handled, or will be: a closed connection takes up nothing more.
+    pub fn is_at_work(&self) -> bool {
+        if self.is_closing() { self.running } else { !self.is_idle() }
+    }
+
     /// Once after a paced outcome: most of what was sent has been taken.
     pub fn take_drained(&mut self) -> bool {
         let drained = self.pace && self.own_bytes + self.publication_bytes <= self.limits.queue_bytes / 4;

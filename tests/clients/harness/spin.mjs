@@ -14,12 +14,6 @@ export const isChosen = host !== undefined;
 /** For stories that are about Spin. */
 export const onlyOnSpin = { skip: !isChosen && "this is about Spin: npm run test:spin" };
 
-/** For stories that need more of a server than there is under Spin. */
-export const notOnSpin = (why) => ({ skip: isChosen && why });
-
-/** For stories in which what was on its way when the network was cut must be refused or saved before its client is back. */
-export const notOverGateway = notOnSpin("a gateway may pass on what a dead connection sent after its client is back (README.md)");
-
 const SECRET = { SYNCLINE_GATEWAY_SECRET: "between gateway and deployment" };
 
 /** The composed component under Spin, without a gateway. */

@@ -171,6 +171,27 @@ async fn a_wrong_secret_stops_the_start() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn whoever_comes_back_finds_what_its_dead_connection_sent() {
+    let double = Double::start().await;
+    let gateway = Front::start(&double).await;
+    let mut client = gateway.connect().await;
+    client.say("wait").await;
+    gateway.calls_under_way(1).await;
+    client.say("say town late").await;
+    let gone = client.id;
+    client.socket.close().await;
+    let again = tokio::spawn(Client::connect(gateway.address));
+    eventually("the client's return, while its dead connection is at work", async || (gateway.held() == 2).then_some(())).await;
+    double.let_go(1);
+    let again = again.await.unwrap();
+    let made = double.world().made.clone();
+    let place = |connection: u64, what: &str| made.iter().position(|made| made.connection == connection && made.what == what);
+    let (said, upgraded) = (place(gone, "say town late"), place(again.id, "upgrade"));
+    assert!(said.is_some() && said < upgraded, "{made:?}");
+    double.is_content();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_killed_gateway_costs_connections_and_nothing_else() {
     let double = Double::start().await;
     let gateway = |double: &Double| {

@@ -65,6 +65,11 @@ impl Front {
         lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
     }
 
+    /// Connections that it holds: those that are being made, and those that are gone and not done, too.
+    pub fn held(&self) -> u64 {
+        self.gateway.handle().runtime().status().iter().map(|mount| mount.connections).sum()
+    }
+
     /// Waits until so many calls are under way.
     pub async fn calls_under_way(&self, calls: usize) {
         eventually("calls under way", async || (self.metric("syncline_gate_calls").await == calls as f64).then_some(())).await;

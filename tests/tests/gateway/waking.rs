@@ -4,14 +4,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use http::Method;
-use syncline_tests::eventually;
+use syncline_tests::DEADLINE;
 use syncline_tests::http::request;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
+use tokio::time::timeout;
 
 use crate::double::{Double, SECRET};
-use crate::{Front, settings};
+use crate::{Client, Front, settings};
 
 /// A port that is free, most likely for a while.
 async fn free_port() -> SocketAddr {
@@ -28,12 +29,8 @@ async fn a_deployment_wakes_its_gateway() {
     let gateway = Front::with(settings).await.unwrap();
     let mut client = gateway.connect().await;
     assert_eq!(client.ask("join town").await, "joined town");
-    eventually("the first poll", async || (!double.world().polls.is_empty()).then_some(())).await;
-    for number in 0..5 {
-        double.publish("town", &number.to_string());
-        assert_eq!(client.hear().await, number.to_string());
-    }
-    assert!(double.world().polls.iter().any(|poll| poll.wait_ms == 0), "since it was woken nothing waits there");
+    // Since it was woken nothing waits there.
+    polls_without_waiting(&double, &mut client, || {}).await;
     let woken = async |secret: &str| {
         let headers = [("authorization", &*format!("Bearer {secret}"))];
         request(address, &Method::POST, "/.syncline/woken", &headers, "").await.status
@@ -41,6 +38,21 @@ async fn a_deployment_wakes_its_gateway() {
     assert_eq!((woken(SECRET).await, woken("guess").await, woken("").await), (204, 401, 401));
     assert_eq!(request(address, &Method::POST, "/.syncline/woken", &[], "").await.status, 401);
     assert_eq!(request(address, &Method::GET, "/.syncline/woken", &[], "").await.status, 405);
+}
+
+/// Publishes until the gateway polls without waiting; whoever listens hears everything.
+async fn polls_without_waiting(double: &Double, listener: &mut Client, wake: impl Fn()) {
+    let publishing = async {
+        for number in 0.. {
+            double.publish("town", &number.to_string());
+            wake();
+            assert_eq!(listener.hear().await, number.to_string());
+            if double.world().polls.iter().any(|poll| poll.wait_ms == 0) {
+                break;
+            }
+        }
+    };
+    timeout(DEADLINE, publishing).await.expect("a poll that does not wait");
 }
 
 /// As much of Redis as a subscriber needs.
@@ -90,8 +102,8 @@ async fn redis_wakes_a_gateway_and_without_it_the_deployment_is_polled() {
     let gateway = Front::with(with).await.unwrap();
     let mut client = gateway.connect().await;
     assert_eq!(client.ask("join town").await, "joined town");
-    // As soon as it is told of publications it does not wait there.
-    eventually("a poll that does not wait", async || double.world().polls.iter().any(|poll| poll.wait_ms == 0).then_some(())).await;
+    // As soon as it is told of publications it does not wait there; the poll that began before that still does.
+    polls_without_waiting(&double, &mut client, || published.notify_one()).await;
     for number in 0..5 {
         double.world().publish("town", &number.to_string());
         published.notify_one();
