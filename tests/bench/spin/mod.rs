@@ -86,6 +86,8 @@ async fn requests(context: &mut Context, name: &str, kind: Kind, connections: us
 /// Updates of secsync, one document a connection: to our own host, and through a gateway to Spin. Processor time is that of the host, or of the gateway.
 async fn frames(context: &mut Context, name: &str, connections: usize) -> anyhow::Result<()> {
     let disk = context.disk();
+    // What is behind the gateways, for as long as they are asked.
+    let mut deployments = Vec::new();
     let mut contestants: Vec<Box<dyn Contestant>> = Vec::new();
     let direct = Deployment::own(disk).await?;
     contestants.push(Box::new(Loaded::new(direct.server(), Writer::many(direct.server(), connections, connections, 0).await?)));
@@ -94,6 +96,7 @@ async fn frames(context: &mut Context, name: &str, connections: usize) -> anyhow
         let gateway = deployment.gateway().await?;
         let name = format!("gateway before {}", deployment.server().name);
         contestants.push(Box::new(Loaded::new(&gateway, Writer::many(&gateway, connections, connections, 0).await?).named(&name)));
+        deployments.push(deployment);
     }
     let case = context
         .compare(name, "an update, acknowledged; processor time is that of our own host, or of the gateway alone", contestants)
