@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use anyhow::{Context as _, ensure};
+use rustix::process::{Pid, Signal, kill_process};
 use syncline_tests::process::{Process, binary};
 use tempfile::TempDir;
 use tokio::process::Command;
@@ -41,6 +42,7 @@ pub struct Server {
     /// Its process.
     pub process: u32,
     _running: Process,
+    _below: Option<Below>,
     _folder: Option<Rc<TempDir>>,
 }
 
@@ -58,14 +60,15 @@ impl Server {
     async fn spawn(name: &str, command: Command, folder: Option<Rc<TempDir>>) -> Rc<Self> {
         let running = Process::spawn(command).await;
         let (address, process) = (running.address, running.id());
-        Rc::new(Self { name: name.to_owned(), address, process, _running: running, _folder: folder })
+        Rc::new(Self { name: name.to_owned(), address, process, _running: running, _below: None, _folder: folder })
     }
 
     /// A program that may start others: the last of them is measured.
     pub async fn spawn_below(name: &str, command: Command, folder: Option<Rc<TempDir>>) -> anyhow::Result<Rc<Self>> {
         let running = Process::spawn(command).await;
         let (address, process) = (running.address, last_below(running.id())?);
-        Ok(Rc::new(Self { name: name.to_owned(), address, process, _running: running, _folder: folder }))
+        let below = (process != running.id()).then_some(Below(process));
+        Ok(Rc::new(Self { name: name.to_owned(), address, process, _running: running, _below: below, _folder: folder }))
     }
 
     /// Our own server, on a folder of its own below `disk`.
@@ -98,6 +101,17 @@ impl Server {
         let mut command = pinned(std::env::current_exe()?);
         command.args(["child", "bare", kind, &readers.to_string()]);
         Ok(Self::spawn("bare loop", command, None).await)
+    }
+}
+
+/// A process that nobody ends who was started here: killed when dropped.
+struct Below(u32);
+
+impl Drop for Below {
+    fn drop(&mut self) {
+        let process = i32::try_from(self.0).ok().and_then(Pid::from_raw);
+        // It may have ended by itself.
+        let _ = process.map(|process| kill_process(process, Signal::KILL));
     }
 }
 
