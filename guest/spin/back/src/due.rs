@@ -31,7 +31,7 @@ impl Back {
 
     /// When something is due next.
     pub fn next_due(&self) -> Asked<Option<u64>> {
-        jobs::next_due(&self.opened_for_front()?.database).map_err(unavailable)
+        jobs::next_due(&self.opened_for_front()?.database, &self.mount_names()).map_err(unavailable)
     }
 
     /// Sends posts that are due; those of which the logic is to be told.

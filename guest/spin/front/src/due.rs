@@ -39,14 +39,8 @@ impl<C: Clock> Front<C> {
     /// Does what is due until there is nothing more, or the time is up.
     pub(crate) async fn do_due(&self, deployment: &Deployment, until_ms: u64) -> Done {
         let mut done = Done::default();
-        for mount in &deployment.mounts {
-            // Only what is known is given out; what cannot start would only fail.
-            if let Err(error) = self.ready(mount).await {
-                log(Level::Warn, Some(&mount.name), "the mount is not ready for its jobs", error);
-                return done;
-            }
-        }
         loop {
+            // Leased before anything else is done: every request that finds something due comes here, and one is to do it.
             let jobs = match self.adapter.due_jobs(JOBS) {
                 Ok(jobs) => jobs,
                 Err(error) => {
@@ -69,6 +63,10 @@ impl<C: Clock> Front<C> {
 
     async fn fire(&self, deployment: &Deployment, job: &Job, until_ms: u64) {
         let Some(mount) = deployment.mount(&job.mount) else { return };
+        if let Err(error) = self.ready(&mount).await {
+            log(Level::Warn, Some(&mount.name), "the mount is not ready for its jobs", error);
+            return only_logged(Some(&job.mount), "a job waits for its lease to end", self.adapter.job_failed(job));
+        }
         let mut cursor = job.cursor.clone();
         let settled = loop {
             let fired = self.call(&mount, |logic| logic.fire(&job.mount, &job.name, &job.payload, cursor.as_deref())).await;
@@ -96,7 +94,9 @@ impl<C: Clock> Front<C> {
             let Some(mount) = deployment.mount(&post.mount) else { continue };
             done.posts_failed += 1;
             let id = self.new_id();
-            if self.call(&mount, |logic| logic.post_failed(&post.mount, id, &post)).await.is_err() {
+            if let Err(error) = self.ready(&mount).await {
+                log(Level::Warn, Some(&post.mount), "the mount is not ready to be told that a post failed", error);
+            } else if self.call(&mount, |logic| logic.post_failed(&post.mount, id, &post)).await.is_err() {
                 log(Level::Warn, Some(&post.mount), "the logic was not told that a post failed", &post.error);
             }
         }

@@ -99,6 +99,7 @@ impl<C: Clock> Front<C> {
             self.adapter.open(&config.settings)?;
             self.opened.set(true);
         }
+        mounts.iter().for_each(|mount| self.adapter.know(&mount.known()));
         let deployment = Rc::new(Deployment { config, mounts, routes });
         *self.deployment.borrow_mut() = Some(deployment.clone());
         Ok(deployment)

@@ -36,7 +36,6 @@ pub(crate) struct Mount {
 /// What this instance has done for a mount.
 #[derive(Default)]
 struct Prepared {
-    known: bool,
     started: bool,
     /// The number of the documents that it was configured with.
     configured: Option<u64>,
@@ -113,10 +112,6 @@ impl Mount {
 impl<C: Clock> Front<C> {
     /// Does what must be done before calls for a mount: once per instance, and where documents changed.
     pub(crate) async fn ready(&self, mount: &Mount) -> Result<(), NotReady> {
-        let known = std::mem::replace(&mut mount.prepared.borrow_mut().known, true);
-        if !known {
-            self.adapter.know(&mount.known());
-        }
         self.configure(mount)?;
         if mount.prepared.borrow().started || mount.plan.routes.is_empty() {
             return Ok(());

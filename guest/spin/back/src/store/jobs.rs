@@ -93,9 +93,15 @@ pub fn failed(database: &Database, job: &Job, now_ms: u64) -> Result<(), Error> 
     database.run("UPDATE {}jobs SET due = ? WHERE mount = ? AND name = ? AND id = ?", &parameters).map(drop)
 }
 
-/// When the next job or post of any mount is due.
-pub fn next_due(database: &Database) -> Result<Option<u64>, Error> {
-    let rows = database.run("SELECT (SELECT min(due) FROM {}jobs), (SELECT min(due) FROM {}outbox)", &[])?.rows;
+/// When the next job or post of these mounts is due.
+pub fn next_due(database: &Database, mounts: &[String]) -> Result<Option<u64>, Error> {
+    if mounts.is_empty() {
+        return Ok(None);
+    }
+    let places = vec!["?"; mounts.len()].join(", ");
+    let first = |table: &str| format!("SELECT min(due) FROM {{}}{table} WHERE mount IN ({places})");
+    let parameters: Vec<Value> = mounts.iter().chain(mounts).map(|mount| mount.as_str().into()).collect();
+    let rows = database.run(&format!("SELECT ({}), ({})", first("jobs"), first("outbox")), &parameters)?.rows;
     let times = rows.iter().flatten().filter(|cell| **cell != Value::Null).map(unsigned);
     Ok(times.collect::<Result<Vec<u64>, Error>>()?.into_iter().min())
 }

@@ -47,6 +47,19 @@ fn a_job_fires_when_it_is_due_and_is_leased_to_one() {
 }
 
 #[test]
+fn what_is_due_for_a_mount_that_is_gone_wakes_nobody() {
+    let world = World::new();
+    let back = world.instance();
+    in_call(&back, || back.schedule("a", world.now_ms.get(), b""));
+    assert_eq!(back.next_due().unwrap(), Some(world.now_ms.get()));
+    let other = world.instance();
+    other.mounts.borrow_mut().clear();
+    assert_eq!(other.next_due().unwrap(), None);
+    other.know(doubles::mount("elsewhere"));
+    assert_eq!(other.next_due().unwrap(), None);
+}
+
+#[test]
 fn a_job_of_a_request_that_trapped_comes_again() {
     let world = World::new();
     let back = world.instance();

@@ -26,6 +26,19 @@ fn jobs_are_done_step_by_step_after_an_answer_and_failed_posts_are_told() {
 }
 
 #[test]
+fn an_instance_does_nothing_for_what_others_took_and_makes_a_mount_ready_for_its_job_alone() {
+    let world = World::new();
+    world.kept.borrow_mut().taken_by_others = true;
+    assert_eq!(get(&world, "/elsewhere").status(), 404);
+    assert_eq!(*world.calls.borrow(), Vec::<String>::new());
+    world.kept.borrow_mut().jobs = vec![job("a")];
+    get(&world, "/elsewhere");
+    let calls = world.calls.borrow();
+    let place = |start: &str| calls.iter().position(|call| call.starts_with(start));
+    assert!(place("configure").is_some() && place("configure") < place("fire a"), "{calls:?}");
+}
+
+#[test]
 fn a_job_that_fails_comes_again() {
     let world = World::new();
     get(&world, "/sync");

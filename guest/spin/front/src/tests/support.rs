@@ -64,6 +64,8 @@ pub(crate) struct Kept {
     pub(crate) objects: HashMap<String, Vec<u8>>,
     pub(crate) jobs: Vec<Job>,
     pub(crate) failed_posts: Vec<FailedPost>,
+    /// Something is due that another instance takes.
+    pub(crate) taken_by_others: bool,
     pub(crate) started: Option<String>,
     pub(crate) busy: u32,
     pub(crate) again: u32,
@@ -403,7 +405,7 @@ impl Adapter for TestAdapter {
     }
     fn next_due(&self) -> Result<Option<u64>, Error> {
         let kept = self.0.kept.borrow();
-        Ok((!kept.jobs.is_empty() || !kept.failed_posts.is_empty()).then_some(0))
+        Ok((!kept.jobs.is_empty() || !kept.failed_posts.is_empty() || kept.taken_by_others).then_some(0))
     }
     fn upload(&self, _mount: &str, key: &str, _type: &str, sha256: Option<&str>, bytes_max: u64) -> Box<dyn Upload> {
         Box::new(TestUpload {
