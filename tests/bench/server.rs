@@ -67,7 +67,7 @@ impl Server {
     pub async fn spawn_below(name: &str, command: Command, folder: Option<Rc<TempDir>>) -> anyhow::Result<Rc<Self>> {
         let running = Process::spawn(command).await;
         let (address, process) = (running.address, last_below(running.id())?);
-        let below = (process != running.id()).then_some(Below(process));
+        let below = (process != running.id()).then(|| Below(process));
         Ok(Rc::new(Self { name: name.to_owned(), address, process, _running: running, _below: below, _folder: folder }))
     }
 
