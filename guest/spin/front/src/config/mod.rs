@@ -134,7 +134,7 @@ pub struct Limits {
     pub max_body_bytes: u64,
     /// A stream ends after so long, for hosts that cut answers off; 0: it does not.
     pub stream_ms: u64,
-    /// Streams at once, over all instances.
+    /// Streams at once, over all instances. Fewer than a host has instances: each stream of the portable build takes one.
     pub streams: u32,
     /// Bytes of an object at most.
     pub object_bytes: u64,
@@ -142,7 +142,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { max_body_bytes: 10 << 20, stream_ms: 0, streams: 200, object_bytes: 1 << 30 }
+        Self { max_body_bytes: 10 << 20, stream_ms: 0, streams: 100, object_bytes: 1 << 30 }
     }
 }
 
