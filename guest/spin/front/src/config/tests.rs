@@ -12,7 +12,7 @@ fn an_empty_configuration_has_the_defaults_of_spin() {
     assert!(matches!(&config.settings.database, adapter::Database::Sqlite(label) if label == "default"));
     assert!(matches!(config.settings.objects, adapter::Objects::Database));
     assert_eq!((config.settings.key_value.as_str(), config.settings.redis), ("default", None));
-    assert_eq!(config.limits, Limits { max_body_bytes: 10_485_760, stream_ms: 0, streams: 200, object_bytes: 1_073_741_824 });
+    assert_eq!(config.limits, Limits { max_body_bytes: 10_485_760, stream_ms: 0, streams: 100, object_bytes: 1_073_741_824 });
     assert!(config.mounts.is_empty() && config.gateway_secret.is_none());
 }
 
