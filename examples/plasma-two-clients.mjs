@@ -14,7 +14,9 @@ function connect(name) {
     pushURL: `${server}/push`, pullURL: `${server}/pull`,
     mutators: { "todos.upsert": (tx, row) => tx.set(`todos/${row.id}`, row) },
   });
-  new EventSource(`${server}/poke`).addEventListener("poke", () => client.pull());
+  const pokes = new EventSource(`${server}/poke`);
+  // After each connect, too: something may have been missed.
+  for (const event of ["hello", "poke"]) pokes.addEventListener(event, () => client.pull());
   return client;
 }
 

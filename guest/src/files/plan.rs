@@ -25,6 +25,7 @@ pub fn plan(settings: &Settings) -> Plan {
         idle_ms: None,
         queue_bytes: 1 << 20,
         max_tasks: 1,
+        inputs_per_call: 0,
         call_deadline_ms: CALL_DEADLINE_MS,
         drain_ms: None,
         upgrades: Upgrades {

@@ -80,6 +80,7 @@ pub fn plan(settings: &Settings) -> Plan {
         idle_ms: ping_ms.map(|ping_ms| ping_ms.saturating_mul(3)),
         queue_bytes: QUEUE_BYTES,
         max_tasks: 1,
+        inputs_per_call: 0,
         call_deadline_ms: CALL_DEADLINE_MS,
         upgrades: Upgrades {
             max_connections: None,

@@ -36,6 +36,8 @@ pub fn plan(settings: &Settings) -> Plan {
         idle_ms: None,
         queue_bytes: settings.max_backlog_bytes,
         max_tasks: 1,
+        // An update that was saved is told of before a snapshot that came after it.
+        inputs_per_call: 1,
         call_deadline_ms: 5000,
         upgrades: Upgrades { max_connections: None, deadline_ms: 5000, full: try_again(), failed: try_again(), timed_out: try_again() },
         closes: Closes {

@@ -253,6 +253,7 @@ pub(super) fn plan(plan: wire::SocketPlan) -> plans::Plan {
         idle_ms: plan.idle_ms,
         queue_bytes: plan.queue_bytes,
         max_tasks: plan.max_tasks,
+        inputs_per_call: plan.inputs_per_call,
         call_deadline_ms: plan.call_deadline_ms,
         drain_ms: plan.drain_ms,
         upgrades: plans::Upgrades {

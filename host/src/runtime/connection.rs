@@ -20,7 +20,7 @@ use super::mount::MountCore;
 use super::queue::{Arrival, Close, ConnectionQueue, Filled, Frame, Payload, QueueLimits, Released};
 
 /// Inputs handed over in one call: enough that a burst is cheap, few enough that a call stays short.
-const INPUTS_PER_CALL: usize = 16;
+const INPUTS_PER_CALL: u32 = 16;
 /// Calls of one connection that may wait at the gate: pipelining without end would only move the queue.
 const CALLS_IN_GATE: usize = 64;
 /// Inputs of one connection that wait before the host stops reading, in bytes.
@@ -395,7 +395,9 @@ impl Connection {
     }
 
     fn next_inputs(&self) -> Option<(u64, Vec<socket::Input>)> {
-        self.inner.lock().with_inbox(|queue| queue.start_receive(INPUTS_PER_CALL))
+        let planned = self.mount.upgrade().map_or(0, |mount| mount.plan().inputs_per_call);
+        let inputs_max = if planned == 0 { INPUTS_PER_CALL } else { planned.min(INPUTS_PER_CALL) };
+        self.inner.lock().with_inbox(|queue| queue.start_receive(inputs_max as usize))
     }
 
     async fn receive(self: &Arc<Self>, mount: &Arc<MountCore>, call: u64, inputs: Vec<socket::Input>) {

@@ -29,6 +29,25 @@ async fn frames_are_answered_in_order_and_the_attachment_travels_along() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn where_the_plan_says_so_each_input_has_a_call_of_its_own() {
+    let double = Double::start().await;
+    double.world().deployment.mounts[0].plan.inputs_per_call = 1;
+    let gateway = Front::start(&double).await;
+    let mut client = gateway.connect().await;
+    client.say("wait").await;
+    for _ in 0..20 {
+        client.say("count").await;
+    }
+    double.let_go(1);
+    assert_eq!(client.hear().await, "wait!");
+    for expected in 2..=21 {
+        assert_eq!(client.hear().await, expected.to_string());
+    }
+    assert_eq!(double.world().made.iter().map(|made| made.inputs).max(), Some(1));
+    double.is_content();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn calls_that_wait_for_requests_go_together() {
     let double = Double::start().await;
     let gateway = Front::start(&double).await;

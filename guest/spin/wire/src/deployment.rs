@@ -55,6 +55,8 @@ pub struct SocketPlan {
     pub queue_bytes: u64,
     /// Tasks at once.
     pub max_tasks: u32,
+    /// Inputs in one call; 0: any number.
+    pub inputs_per_call: u32,
     /// Time for a call.
     pub call_deadline_ms: u64,
     /// Time for a task; none: `call_deadline_ms`.

@@ -177,9 +177,9 @@ fn deployment() -> impl Strategy<Value = Deployment> {
         shutdown,
     });
     let watch = (vec(text(), 1..3), text(), any::<u64>()).prop_map(|(topics, key, interval_ms)| Watch { topics, key, interval_ms });
-    let numbers = (any::<[u64; 4]>(), any::<[Option<u64>; 4]>(), any::<u32>());
+    let numbers = (any::<[u64; 4]>(), any::<[Option<u64>; 4]>(), any::<[u32; 2]>());
     let plan = (vec(route, 0..3), numbers, upgrades, closes, vec((text(), text()), 0..2), option::of(watch)).prop_map(
-        |(routes, (numbers, options, max_tasks), upgrades, closes, auto_replies, watch)| SocketPlan {
+        |(routes, (numbers, options, [max_tasks, inputs_per_call]), upgrades, closes, auto_replies, watch)| SocketPlan {
             routes,
             max_frame_bytes: numbers[0],
             max_frame_bytes_before_auth: numbers[1],
@@ -187,6 +187,7 @@ fn deployment() -> impl Strategy<Value = Deployment> {
             idle_ms: options[1],
             queue_bytes: numbers[2],
             max_tasks,
+            inputs_per_call,
             call_deadline_ms: numbers[3],
             task_ms: options[2],
             drain_ms: options[3],

@@ -37,6 +37,7 @@ pub fn plan(settings: &str) -> Result<Plan, Vec<String>> {
         idle_ms: None,
         queue_bytes: number("queue_bytes", 1 << 20),
         max_tasks: u32::try_from(number("max_tasks", 8)).unwrap_or(u32::MAX),
+        inputs_per_call: u32::try_from(number("inputs_per_call", 0)).unwrap_or(u32::MAX),
         call_deadline_ms,
         drain_ms: Some(1000),
         upgrades: Upgrades {

@@ -41,6 +41,7 @@ pub fn plan(path: &str) -> wire::SocketPlan {
         idle_ms: None,
         queue_bytes: 1 << 20,
         max_tasks: 2,
+        inputs_per_call: 0,
         call_deadline_ms: 5_000,
         task_ms: None,
         drain_ms: Some(2_000),

@@ -30,6 +30,7 @@ pub(super) fn plan(plan: &Plan) -> wire::SocketPlan {
         idle_ms: plan.idle_ms,
         queue_bytes: plan.queue_bytes,
         max_tasks: plan.max_tasks,
+        inputs_per_call: plan.inputs_per_call,
         call_deadline_ms: plan.call_deadline_ms,
         task_ms: plan.app_limits.as_ref().and_then(|limits| limits.task_ms),
         drain_ms: plan.drain_ms,

@@ -229,6 +229,7 @@ fn plan() -> Plan {
         idle_ms: None,
         queue_bytes: 1000,
         max_tasks: 1,
+        inputs_per_call: 0,
         call_deadline_ms: 5000,
         drain_ms: None,
         upgrades: Upgrades {
