@@ -19,8 +19,6 @@ use super::instance::{Answer, Invocation};
 use super::mount::MountCore;
 use super::queue::{Arrival, Close, ConnectionQueue, Filled, Frame, Payload, QueueLimits, Released};
 
-/// Inputs handed over in one call: enough that a burst is cheap, few enough that a call stays short.
-const INPUTS_PER_CALL: u32 = 16;
 /// Calls of one connection that may wait at the gate: pipelining without end would only move the queue.
 const CALLS_IN_GATE: usize = 64;
 /// Inputs of one connection that wait before the host stops reading, in bytes.
@@ -381,23 +379,22 @@ impl Connection {
     /// Serves what waits, if no call runs.
     pub(crate) fn drive(self: &Arc<Self>) {
         let Some(mount) = self.mount.upgrade() else { return };
-        let next = self.next_inputs();
+        let next = self.next_inputs(&mount);
         if let Some((call, inputs)) = next {
             let connection = self.clone();
             mount.runtime.clone().spawn(async move {
                 let mut next = Some((call, inputs));
                 while let Some((call, inputs)) = next {
                     connection.receive(&mount, call, inputs).await;
-                    next = connection.next_inputs();
+                    next = connection.next_inputs(&mount);
                 }
             });
         }
     }
 
-    fn next_inputs(&self) -> Option<(u64, Vec<socket::Input>)> {
-        let planned = self.mount.upgrade().map_or(0, |mount| mount.plan().inputs_per_call);
-        let inputs_max = if planned == 0 { INPUTS_PER_CALL } else { planned.min(INPUTS_PER_CALL) };
-        self.inner.lock().with_inbox(|queue| queue.start_receive(inputs_max as usize))
+    fn next_inputs(&self, mount: &MountCore) -> Option<(u64, Vec<socket::Input>)> {
+        let inputs_max = mount.plan().inputs_per_call as usize;
+        self.inner.lock().with_inbox(|queue| queue.start_receive(inputs_max))
     }
 
     async fn receive(self: &Arc<Self>, mount: &Arc<MountCore>, call: u64, inputs: Vec<socket::Input>) {

@@ -47,6 +47,8 @@ pub const HANDLES_MAX: usize = 1000;
 pub const LISTED_MAX: u32 = 10_000;
 /// Idle instances of one mount together.
 pub const IDLE_INSTANCES_BYTES_MAX: usize = 512 << 20;
+/// Inputs handed over in one call: enough that a burst is cheap, few enough that a call stays short.
+const INPUTS_PER_CALL_MAX: u32 = 16;
 /// No length of time in a plan is longer, in milliseconds: a day.
 const PLAN_MS_MAX: u64 = 24 * 60 * 60 * 1000;
 
@@ -197,6 +199,10 @@ pub(crate) fn within_limits(mut plan: Plan) -> Plan {
     for length_ms in [&mut plan.ping_ms, &mut plan.idle_ms, &mut plan.drain_ms].into_iter().chain(app.into_iter().flatten()) {
         *length_ms = length_ms.map(|length_ms| length_ms.min(PLAN_MS_MAX));
     }
+    plan.inputs_per_call = match plan.inputs_per_call {
+        0 => INPUTS_PER_CALL_MAX,
+        planned => planned.min(INPUTS_PER_CALL_MAX),
+    };
     if let Some(watch) = &mut plan.watch {
         watch.interval_ms = watch.interval_ms.clamp(WATCH_MS_MIN, PLAN_MS_MAX);
     }

@@ -1,5 +1,6 @@
 //! Durable jobs (`pubsub.schedule`).
 
+use super::of_mounts;
 use crate::sql::{Database, Dialect, Error, Value, Write, bytes, cells, number, unsigned};
 
 /// A job that failed is tried again after this long, in milliseconds.
@@ -41,9 +42,8 @@ pub fn take(database: &Database, mounts: &[String], now_ms: u64, limit: u32) -> 
     if mounts.is_empty() || limit == 0 {
         return Ok(Vec::new());
     }
-    let places = vec!["?"; mounts.len()].join(", ");
-    let due = format!("FROM {{}}jobs WHERE mount IN ({places}) AND due <= ? ORDER BY due, mount, name LIMIT {limit}");
-    let mut parameters: Vec<Value> = mounts.iter().map(|mount| mount.as_str().into()).collect();
+    let (of_mounts, mut parameters) = of_mounts(mounts);
+    let due = format!("FROM {{}}jobs WHERE {of_mounts} AND due <= ? ORDER BY due, mount, name LIMIT {limit}");
     parameters.push(number(now_ms));
     // Mostly nothing is: then nobody waits for the writer.
     if database.run(&format!("SELECT 1 {due}"), &parameters)?.rows.is_empty() {
@@ -98,9 +98,9 @@ pub fn next_due(database: &Database, mounts: &[String]) -> Result<Option<u64>, E
     if mounts.is_empty() {
         return Ok(None);
     }
-    let places = vec!["?"; mounts.len()].join(", ");
-    let first = |table: &str| format!("SELECT min(due) FROM {{}}{table} WHERE mount IN ({places})");
-    let parameters: Vec<Value> = mounts.iter().chain(mounts).map(|mount| mount.as_str().into()).collect();
+    let (of_mounts, parameters) = of_mounts(mounts);
+    let first = |table: &str| format!("SELECT min(due) FROM {{}}{table} WHERE {of_mounts}");
+    let parameters = [parameters.clone(), parameters].concat();
     let rows = database.run(&format!("SELECT ({}), ({})", first("jobs"), first("outbox")), &parameters)?.rows;
     let times = rows.iter().flatten().filter(|cell| **cell != Value::Null).map(unsigned);
     Ok(times.collect::<Result<Vec<u64>, Error>>()?.into_iter().min())

@@ -1,5 +1,6 @@
 //! The outbox of `effects.post`: posts as rows, until they are sent or given up.
 
+use super::of_mounts;
 use crate::bindings::exports::syncline::host::types::Header;
 use crate::sql::{Database, Dialect, Error, Value, Write, bytes, cells, number, text, unsigned};
 
@@ -97,9 +98,8 @@ pub fn take(database: &Database, mounts: &[String], now_ms: u64, limit: u32) -> 
     if mounts.is_empty() || limit == 0 {
         return Ok(Vec::new());
     }
-    let places = vec!["?"; mounts.len()].join(", ");
-    let due = format!("FROM {{}}outbox WHERE mount IN ({places}) AND due <= ? ORDER BY due, id LIMIT {limit}");
-    let mut parameters: Vec<Value> = mounts.iter().map(|mount| mount.as_str().into()).collect();
+    let (of_mounts, mut parameters) = of_mounts(mounts);
+    let due = format!("FROM {{}}outbox WHERE {of_mounts} AND due <= ? ORDER BY due, id LIMIT {limit}");
     parameters.push(number(now_ms));
     if database.run(&format!("SELECT 1 {due}"), &parameters)?.rows.is_empty() {
         return Ok(Vec::new());
