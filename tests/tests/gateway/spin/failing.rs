@@ -8,6 +8,7 @@ use syncline_tests::eventually;
 use syncline_tests::process::Process;
 use syncline_tests::secsync::{Author, Snapshot, place, update_refused, update_saved};
 use syncline_tests::socket::{Received, Socket};
+use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 
 use super::{Deployment, counts, first_snapshot, mark, marks, open};
@@ -33,13 +34,21 @@ struct Writer {
     snapshot_id: String,
     /// Of all writers.
     acknowledged: Arc<AtomicU64>,
+    /// All of them begin once all are connected.
+    connected: Arc<Barrier>,
 }
 
 impl Writer {
     /// Three of them, who share a count.
     fn three(snapshot: &Snapshot) -> (Vec<Self>, Arc<AtomicU64>) {
         let acknowledged = Arc::new(AtomicU64::new(0));
-        let writer = |seed| Self { author: Author::new(seed), snapshot_id: snapshot.id.clone(), acknowledged: acknowledged.clone() };
+        let connected = Arc::new(Barrier::new(3));
+        let writer = |seed| Self {
+            author: Author::new(seed),
+            snapshot_id: snapshot.id.clone(),
+            acknowledged: acknowledged.clone(),
+            connected: connected.clone(),
+        };
         ((1..=3).map(writer).collect(), acknowledged)
     }
 
@@ -50,6 +59,10 @@ impl Writer {
             // Who knocks while Spin is away is turned away.
             let mut socket = eventually("an upgrade", async || Socket::try_connect(address, &place("doc", "k")).await.ok()).await;
             let document = socket.json_of("document").await;
+            if ends == 0 {
+                // Nobody is to find the first address gone before it was there.
+                self.connected.wait().await;
+            }
             let own = marks(&document).iter().filter(|(writer, _)| *writer == self.author.public_key()).count();
             let stored = u64::try_from(own).expect("few");
             // The last one may have been saved without a word.
